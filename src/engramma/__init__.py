@@ -1,0 +1,34 @@
+"""engramma: an open laboratory for how brains and machines encode, remember and decode."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: Public names and the module each lives in; imported at first use, so that
+#: ``import engramma`` and ``engramma --help`` stay fast.
+_PUBLIC = {
+    "Cohort": "engramma.data.recording",
+    "Features": "engramma.data.features",
+    "RDMs": "engramma.data.rdms",
+    "Recording": "engramma.data.recording",
+    "StimulusSet": "engramma.data.stimuli",
+    "open_recording": "engramma.data.store",
+    "read": "engramma.data.read",
+    "study": "engramma.study.study",
+    "verify": "engramma.bench.verify",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'engramma' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Tasks, runs, claims and leaderboards."""

@@ -1,0 +1,1 @@
+"""Recordings: schema, readers, splits and noise ceilings."""

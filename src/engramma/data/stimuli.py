@@ -1,0 +1,132 @@
+"""The stimulus set: one row a stimulus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engramma.errors import DataError
+
+#: Columns with a meaning of their own; every other column is an attribute of the stimulus.
+MEDIA_COLUMNS = ("image", "audio", "video", "caption")
+
+
+@dataclass(frozen=True, eq=False)
+class StimulusSet:
+    """A table with one row a stimulus.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Indexed by stimulus id (unique strings). The columns ``image``, ``audio`` and ``video``
+        hold file names, ``caption`` holds text; every other column describes the stimulus
+        (``category``, ``animate``, ...).
+    root : Path, optional
+        Folder that relative file names start from.
+    images : ndarray, optional
+        Images in memory, stimulus x height x width x 3, uint8: used in place of image files.
+    audio : sequence of ndarray, optional
+        Waveforms in memory, one a stimulus, with ``sampling_rate`` in ``attrs``.
+    attrs : dict
+        Facts about the set (name, source, licence).
+
+    Raises
+    ------
+    DataError
+        If ids repeat or are missing, or arrays do not match the table.
+    """
+
+    table: pd.DataFrame
+    root: Path | None = None
+    images: np.ndarray | None = None
+    audio: Sequence[np.ndarray] | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        table = self.table.copy()
+        table.index = pd.Index([str(i) for i in table.index], name="stimulus", dtype=object)
+        duplicated = table.index[table.index.duplicated()].unique()
+        if len(duplicated):
+            raise DataError(
+                f"stimulus ids repeat: {_some(duplicated)}",
+                where="stimulus table",
+                mend="give each stimulus one row and one id",
+            )
+        object.__setattr__(self, "table", table)
+        for name in ("images", "audio"):
+            media = getattr(self, name)
+            if media is not None and len(media) != len(table):
+                raise DataError(
+                    f"{len(media)} {name} for {len(table)} stimuli",
+                    where=f"StimulusSet.{name}",
+                    mend="give one per row of the table, in its order",
+                )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def ids(self) -> list[str]:
+        """Stimulus ids, in table order."""
+        return [str(i) for i in self.table.index]
+
+    def has(self, medium: str) -> bool:
+        """Whether ``medium`` (image, audio, video, caption) is there for every stimulus."""
+        if medium == "image" and self.images is not None:
+            return True
+        if medium == "audio" and self.audio is not None:
+            return True
+        return medium in self.table and bool(self.table[medium].notna().all())
+
+    def path(self, medium: str, stimulus: str) -> Path:
+        """File of one stimulus."""
+        path = Path(str(self.table.at[stimulus, medium]))
+        return path if path.is_absolute() or self.root is None else self.root / path
+
+    def select(self, ids: Iterable[str]) -> StimulusSet:
+        """Return the named stimuli, in the order given.
+
+        Raises
+        ------
+        DataError
+            If an id is not in the table.
+        """
+        ids = [str(i) for i in ids]
+        missing = [i for i in ids if i not in self.table.index]
+        if missing:
+            raise DataError(
+                f"{len(missing)} stimulus ids are not in the stimulus table: {_some(missing)}",
+                where=f"the table has {_some(self.ids)}",
+                mend="make the ids of the recording and of the stimulus table the same",
+            )
+        rows = self.table.index.get_indexer(pd.Index(ids, dtype=object))
+        return StimulusSet(
+            self.table.iloc[rows],
+            root=self.root,
+            images=None if self.images is None else self.images[rows],
+            audio=None if self.audio is None else [self.audio[int(i)] for i in rows],
+            attrs=self.attrs,
+        )
+
+    def categorical(self, max_levels: int = 40) -> list[str]:
+        """Columns that sort the stimuli into at least two groups, at least one with two members."""
+        usable = []
+        for name in self.table.columns:
+            if name in MEDIA_COLUMNS:
+                continue
+            levels = self.table[name].dropna().nunique()
+            if 2 <= levels <= min(max_levels, len(self.table) - 1):
+                usable.append(str(name))
+        return usable
+
+
+def _some(values: Iterable[Any], most: int = 5) -> str:
+    """Name a few of many values."""
+    values = list(values)
+    text = ", ".join(repr(str(v)) for v in values[:most])
+    return text + (f" and {len(values) - most} more" if len(values) > most else "")

@@ -1,0 +1,1 @@
+"""Responses to features, images and words."""

@@ -1,0 +1,1 @@
+"""Stimulus to features."""

@@ -1,0 +1,1 @@
+"""Dissimilarities, their comparison, and inference on both."""

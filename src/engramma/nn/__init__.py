@@ -1,0 +1,1 @@
+"""Torch parts that several rooms share, and the one training loop."""

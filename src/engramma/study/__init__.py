@@ -1,0 +1,1 @@
+"""One recording explained: ceiling, encoding, decoding and geometry."""

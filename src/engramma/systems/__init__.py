@@ -1,0 +1,1 @@
+"""Published systems: one family a folder, one paper a file."""

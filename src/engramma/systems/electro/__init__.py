@@ -1,0 +1,1 @@
+"""Decoding EEG, MEG and intracranial recordings."""

@@ -1,0 +1,1 @@
+"""Representational geometry, topology and codes."""
