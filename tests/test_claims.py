@@ -1,0 +1,102 @@
+"""Verdicts: known effects get the verdict they deserve, and a control can overturn one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from engramma.bench import claims
+from engramma.contracts import Claim, Control, Estimate, SystemCard
+from engramma.errors import NotTestableError
+
+
+def make_claim(effect=1.0, control=0.0, noise=0.1, margin=0.5, expect="effect lost", **kwargs):
+    def prepare(seed):
+        return np.random.default_rng(seed).normal(0, noise, 3)
+
+    return Claim(
+        name="c",
+        sentence="the system beats the baseline",
+        source="test",
+        metric="score",
+        prepare=prepare,
+        system=lambda x: effect + x[0],
+        baseline=lambda x: x[1],
+        baseline_name="baseline",
+        margin=margin,
+        control=Control("none", lambda x: control + x[2], expect=expect, tolerance=0.2),
+        **kwargs,
+    )
+
+
+CARD = SystemCard("s", "test", "Test", ("Comparison",), object)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        ({}, "holds"),
+        ({"effect": 0.0}, "fails"),
+        ({"effect": 0.5}, "undecided"),
+        ({"control": 1.0}, "fails"),  # the effect survives its control
+        ({"control": 0.5}, "undecided"),
+        ({"expect": "chance"}, "holds"),
+        ({"expect": "chance", "control": 1.0}, "fails"),
+        ({"effect": -1.0, "margin": 0.0, "direction": "below", "control": 1.0}, "holds"),
+        ({"effect": 0.0, "direction": "within", "control": 1.0}, "holds"),
+        ({"effect": 1.0, "direction": "within", "control": 1.0}, "fails"),
+        ({"effect": float("nan")}, "undecided"),
+    ],
+)
+def test_verdicts(options, answer):
+    assert claims.verify_claim(CARD, make_claim(**options)).answer == answer
+
+
+def test_absent_presupposition_is_not_testable():
+    claim = make_claim(presupposes=lambda x: (False, "accuracy is at chance"))
+    verdict = claims.verify_claim(CARD, claim)
+    assert verdict.answer == "not testable"
+    assert "accuracy is at chance" in verdict.reason
+
+    def refuse(task):
+        raise NotTestableError("no such behaviour")
+
+    assert claims.verify_claim(CARD, make_claim(presupposes=refuse)).answer == "not testable"
+
+
+def test_interval_covers_the_mean_as_often_as_it_says(rng):
+    """With three seeds the percentile bootstrap covers about 75 %; ours must reach 95 %."""
+    covered = []
+    for _ in range(400):
+        interval = claims.mean_interval(rng.standard_normal(3).tolist(), n_bootstrap=500)
+        covered.append(interval.low <= 0 <= interval.high)
+    assert np.mean(covered) > 0.92
+
+
+def test_no_false_pass_without_an_effect(rng):
+    """Effect exactly at the margin: at most 2.5 % of claims may hold."""
+    held = 0
+    for seed in range(300):
+        values = np.random.default_rng(seed).normal(0.5, 1.0, 5)
+        effect = claims.mean_interval(values.tolist(), n_bootstrap=500)
+        held += claims.judge(make_claim(), effect, Estimate(0.0, -0.1, 0.1))[0] == "holds"
+    assert held <= 15
+
+
+def test_record_round_trip_and_change(tmp_path):
+    path = tmp_path / "claims.json"
+    verdict = claims.verify_claim(CARD, make_claim())
+    claims.write_record(path, [verdict])
+    record = claims.read_record(path)
+    assert record["s/c"]["answer"] == "holds"
+    assert json.loads(path.read_text())["s/c"]["per_seed"]["system"]
+    assert claims.changed([verdict], record) == []
+    worse = claims.verify_claim(CARD, make_claim(effect=0.0))
+    assert claims.changed([worse], record) == ["s/c was holds and now fails"]
+
+
+def test_a_claim_needs_three_seeds():
+    with pytest.raises(ValueError, match="three seeds"):
+        make_claim(seeds=2)
