@@ -87,6 +87,13 @@ def test_failed_write_leaves_the_old_recording(rng, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["r.zarr"]
 
 
+def test_a_folder_of_something_else_is_never_replaced(rng, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="something else"):
+        save_recording(make(rng), tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
 def test_leave_one_run_out_needs_the_stimulus_to_be_allowed(rng):
     recording = make(rng)
     with pytest.raises(LeakageError, match="stimulus"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,29 @@ UNITS_PER_CHUNK = 4096
 
 
 @contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
+def atomic_directory(path: str | Path, replaces: Collection[str] = ()) -> Iterator[Path]:
     """Give a folder to fill, which takes the place of ``path`` only when all went well.
+
+    Parameters
+    ----------
+    path : path
+    replaces : collection of str
+        File names, one of which marks an existing folder as an earlier result of the same kind.
+        A folder that holds anything else is never replaced.
 
     Raises
     ------
     DataError
-        If the folder above cannot be written to.
+        If the folder above cannot be written to, or ``path`` holds something else.
     """
     path = Path(path)
+    occupied = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if occupied and not any((path / name).exists() for name in replaces):
+        raise DataError(
+            "there is something else here already, and it stays",
+            where=str(path),
+            mend="choose a new or empty folder",
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -56,7 +70,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 def save_recording(recording: Recording | Cohort, path: str | Path) -> None:
     """Write a recording or cohort as zarr; what stood at ``path`` stays intact on failure."""
-    with atomic_directory(path) as work:
+    with atomic_directory(path, replaces=("stimuli.json", "cohort.json")) as work:
         if isinstance(recording, Cohort):
             (work / "cohort.json").write_text(
                 json.dumps({"subjects": list(recording), "attrs": _plain(recording.attrs)})
