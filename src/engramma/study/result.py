@@ -1,4 +1,4 @@
-"""What a study gives: sections of numbers, sentences and figure data, apart from how it is drawn."""
+"""What a study gives: numbers, sentences and figure data, apart from how they are drawn."""
 
 from __future__ import annotations
 

@@ -1,0 +1,519 @@
+"""The command line: study, run, verify, bench, systems, show and data.
+
+Rooms are imported inside the commands, so that ``engramma --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engramma.errors import ConfigError, EngrammaError
+from engramma.progress import show_progress
+
+app = typer.Typer(
+    name="engramma",
+    help="An open laboratory for how brains and machines encode, remember and decode.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look at recordings and convert them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Threads to use; 0 takes all cores.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", help="Option of the reader or world, NAME=VALUE; repeatable."),
+]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler (tcp://...), or 'local' for a local cluster."),
+]
+
+
+@app.command()
+def study(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="BIDS folder, NIfTI, MNE-readable file, NWB, .mat, .npz, CSV, zarr, a folder "
+            "of images with RDMs, or the name of a generated world."
+        ),
+    ] = "scenes",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report [default: engramma-study/NAME].")
+    ] = None,
+    estimate: Annotated[
+        str | None, typer.Option(help="fMRI responses: blocks, lss (single trials) or glm.")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="Mask image, for fMRI.")] = None,
+    tr: Annotated[float | None, typer.Option(help="Repetition time in seconds.")] = None,
+    decode: Annotated[
+        str | None, typer.Option(help="Column of the stimulus table to decode.")
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="Feature model to use: a name or a local model folder; repeatable."),
+    ] = None,
+    permutations: Annotated[int, typer.Option(min=100, help="Permutations a test.")] = 1000,
+    option: Options = None,
+    seed: Seed = 0,
+    jobs: Jobs = 0,
+    executor: ExecutorOption = None,
+    as_json: Json = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew instead of resuming an interrupted study.")
+    ] = False,
+) -> None:
+    """Explain one recording: noise ceiling, encoding, decoding, geometry; with an HTML report.
+
+    Without an argument it studies a generated cohort of virtual subjects viewing rendered scenes.
+    An interrupted study resumes when the same command is given again.
+    """
+    from rich.console import Console
+
+    from engramma.study.storage import as_json as study_json
+    from engramma.study.study import study as run_study
+
+    reader_options = parse_options(option)
+    given = {"estimate": estimate, "mask": mask, "tr": tr}
+    reader_options.update({k: v for k, v in given.items() if v is not None})
+    folder = out or Path("engramma-study") / (Path(data).resolve().name or "recording")
+    with working(jobs, progress=not as_json):
+        result = run_study(
+            data,
+            out=folder,
+            seed=seed,
+            decode=decode,
+            features=features or None,
+            n_permutations=permutations,
+            executor=executor,
+            fresh=fresh,
+            reader_options=reader_options,
+        )
+    if as_json:
+        print_json(study_json(result))
+        return
+    console = Console()
+    console.print(f"\n[bold]{_plain(result.title)}[/bold]")
+    for section in result.sections:
+        console.print(f"  [bold]{_plain(section.title)}.[/bold] {_plain(section.summary)}")
+    for notice in result.notices:
+        console.print(f"  [yellow]{_plain(notice.name)}:[/yellow] {_plain(notice.text)}")
+    console.print(f"\nReport: {folder / 'report.html'}   ({result.seconds:.0f} s)", soft_wrap=True)
+
+
+@app.command()
+def run(
+    system: Annotated[str | None, typer.Argument(help="Slug of the system.")] = None,
+    data: Annotated[str | None, typer.Option(help="Recording or world to fit it to.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder [default: runs/SYSTEM-NAME].")] = None,
+    again: Annotated[
+        Path | None, typer.Option(help="Repeat the run saved in this folder and compare.")
+    ] = None,
+    option: Options = None,
+    seed: Seed = 0,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit a published system to a recording; print its scores, keep its artefacts."""
+    from engramma.bench.runs import run_again, run_system
+
+    with working(jobs, progress=not as_json):
+        if again is not None:
+            old, result = run_again(again)
+            for name, before in old.metrics.items():
+                typer.echo(f"{name}: was {before.value:.6g}, now {result.metrics[name].value:.6g}")
+            return
+        if system is None or data is None:
+            raise ConfigError(
+                "a system and data are needed",
+                mend="engramma run SYSTEM --data DATA; `engramma systems` lists the systems",
+            )
+        result = run_system(system, data, seed=seed, options=parse_options(option))
+        folder = out or Path("runs") / f"{system}-{Path(data).resolve().name}"
+        result.save(folder)
+    if as_json:
+        print_json(result.as_json())
+        return
+    table("metric", "value", "95 % interval", rows=_metric_rows(result.metrics))
+    for note in result.notes:
+        typer.echo(note)
+    typer.echo(f"Saved in {folder}   ({result.seconds:.1f} s)")
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Systems (SLUG) or claims (SLUG/CLAIM).")
+    ] = None,
+    family: Annotated[str | None, typer.Option(help="All claims of one family.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Seeds a claim, at least 3 [default: the claim's own].")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Merge the verdicts into this JSON file.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Fail where a verdict differs from this JSON file.")
+    ] = None,
+    sample: Annotated[
+        float | None,
+        typer.Option(help="Draw claims at random that take this many seconds by the record."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+) -> None:
+    """Run claims against their baseline and control; say which hold, fail or stay undecided."""
+    import numpy as np
+
+    from engramma.bench import claims
+
+    before = claims.read_record(check) if check else {}
+    chosen = claims.select_claims(names or (), family)
+    if sample is not None:
+        chosen = claims.sample_claims(chosen, before, sample, np.random.default_rng(seed))
+    verdicts = []
+    with working(jobs, progress=not as_json):
+        for card, claim in chosen:
+            verdict = claims.verify_claim(card, claim, seeds=seeds)
+            verdicts.append(verdict)
+            if record:
+                claims.write_record(record, [verdict])
+            if not as_json:
+                _print_verdict(verdict)
+    if as_json:
+        print_json([claims.as_json(v) for v in verdicts])
+    differences = claims.changed(verdicts, before) if check else []
+    for sentence in differences:
+        typer.echo(f"changed: {sentence}", err=True)
+    if not as_json:
+        counts = {a: sum(v.answer == a for v in verdicts) for a in dict.fromkeys(_ANSWERS)}
+        typer.echo(", ".join(f"{n} {a}" for a, n in counts.items() if n) or "no claims")
+    if differences:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    task: Annotated[str | None, typer.Argument(help="Task; without one, all are listed.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run this contestant only; repeatable.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds.")] = 3,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+) -> None:
+    """Rank all systems and baselines that fit a task."""
+    from dataclasses import asdict
+
+    from engramma.bench import leaderboard
+    from engramma.registry import tasks
+
+    if task is None:
+        table(
+            "task",
+            "contract",
+            "question",
+            "contestants",
+            rows=[
+                (t.name, t.contract, t.description, ", ".join(leaderboard.contestants(t)))
+                for t in tasks.all().values()
+            ],
+        )
+        return
+    with working(jobs, progress=not as_json):
+        board = leaderboard.bench(task, seeds=seeds, only=only or ())
+    if as_json:
+        ceiling = None if board.ceiling is None else asdict(board.ceiling)
+        print_json(
+            {
+                "task": task,
+                "metric": board.task.metric,
+                "chance": board.task.chance,
+                "ceiling": ceiling,
+                "entries": [asdict(e) for e in board.entries],
+            }
+        )
+        return
+    typer.echo(
+        f"{board.task.description}\n{board.task.metric}; chance {board.task.chance:.3g}"
+        + (f"; ceiling {board.ceiling.value:.3g}" if board.ceiling else "")
+    )
+    table(
+        "system",
+        "score",
+        "95 % interval",
+        "seconds",
+        rows=[
+            (
+                e.system + (" (baseline)" if e.baseline else ""),
+                f"{e.score.value:.3f}",
+                _interval(e.score),
+                f"{e.seconds:.1f}",
+            )
+            for e in board.entries
+        ],
+    )
+
+
+@app.command()
+def systems(
+    family: Annotated[str | None, typer.Option(help="One family only.")] = None,
+    tasks: Annotated[bool, typer.Option("--tasks", help="List tasks instead.")] = False,
+    worlds: Annotated[bool, typer.Option("--worlds", help="List worlds instead.")] = False,
+    readers: Annotated[bool, typer.Option("--readers", help="List readers instead.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the systems, or what else is registered."""
+    from engramma import registry
+
+    for wanted, registered in (
+        (tasks, registry.tasks),
+        (worlds, registry.worlds),
+        (readers, registry.readers),
+    ):
+        if wanted:
+            rows = [(n, _first_line(item)) for n, item in registered.all().items()]
+            print_json(dict(rows)) if as_json else table("name", "what it is", rows=rows)
+            return
+    cards = [c for c in registry.systems.all().values() if family in (None, c.family)]
+    if as_json:
+        print_json(
+            [
+                {
+                    "slug": c.slug,
+                    "family": c.family,
+                    "title": c.title,
+                    "baseline": c.baseline,
+                    "contract": c.contract,
+                    "claims": [k.name for k in c.claims],
+                }
+                for c in cards
+            ]
+        )
+        return
+    table(
+        "system",
+        "family",
+        "contract",
+        "claims",
+        "title",
+        rows=[
+            (
+                c.slug,
+                c.family,
+                ", ".join(c.contract),
+                str(len(c.claims)),
+                c.title + (" (baseline)" if c.baseline else ""),
+            )
+            for c in cards
+        ],
+    )
+
+
+@app.command()
+def show(
+    system: Annotated[str, typer.Argument(help="Slug of the system.")], as_json: Json = False
+) -> None:
+    """Show a system: its method, claims, tasks and reference."""
+    import inspect
+
+    from engramma.registry import systems
+
+    card = systems.get(system)
+    module = inspect.getdoc(sys.modules[card.factory.__module__]) or ""
+    own = inspect.getdoc(card.factory) or ""
+    claims = [
+        {
+            "name": c.name,
+            "sentence": c.sentence,
+            "source": c.source,
+            "metric": c.metric,
+            "baseline": c.baseline_name,
+            "margin": c.margin,
+            "direction": c.direction,
+            "control": c.control.sentence,
+            "tried": c.tried,
+        }
+        for c in card.claims
+    ]
+    if as_json:
+        print_json(
+            {
+                "slug": card.slug,
+                "family": card.family,
+                "title": card.title,
+                "contract": card.contract,
+                "paper": card.paper,
+                "bibtex": card.bibtex,
+                "method": module,
+                "usage": own,
+                "tasks": card.tasks,
+                "claims": claims,
+            }
+        )
+        return
+    typer.echo(f"{card.title}\n{card.paper}\n")
+    typer.echo(
+        f"family {card.family}; contract {', '.join(card.contract)}; "
+        f"tasks {', '.join(card.tasks) or 'none'}\n"
+    )
+    typer.echo(f"{module}\n\n{own}\n")
+    for claim in claims:
+        typer.echo(
+            f"{card.slug}/{claim['name']}: {claim['sentence']}\n"
+            f"    {claim['metric']}, {claim['direction']} {claim['margin']:g}, against "
+            f"{claim['baseline']}\n    control: {claim['control']}   ({claim['source']})"
+            + (f"\n    tried: {claim['tried']}" if claim["tried"] else "")
+        )
+    if card.bibtex:
+        typer.echo(f"\n{card.bibtex}")
+
+
+@data_app.command("inspect")
+def data_inspect(
+    path: Annotated[str, typer.Argument(help="Recording.")], as_json: Json = False
+) -> None:
+    """Say what a recording is, and whether it can be studied."""
+    from engramma.data.inspect import inspect
+
+    with working(0, progress=not as_json):
+        facts = inspect(path)
+    if as_json:
+        print_json(facts)
+    else:
+        table("what", "value", rows=[(str(k), _short(v)) for k, v in facts.items()])
+
+
+@data_app.command("convert")
+def data_convert(
+    path: Annotated[str, typer.Argument(help="Recording or world.")],
+    out: Annotated[Path, typer.Argument(help="zarr folder to write.")],
+    option: Options = None,
+) -> None:
+    """Convert a recording to zarr, chunked over units."""
+    from engramma.data.inspect import convert
+
+    with working(0):
+        recording = convert(path, out, **parse_options(option))
+    typer.echo(f"{recording!r} written to {out}")
+
+
+# -- helpers -------------------------------------------------------------------------------
+
+_ANSWERS = ("holds", "fails", "undecided", "not testable")
+
+
+@contextmanager
+def working(jobs: int, progress: bool = True) -> Iterator[None]:
+    """Limit the threads and show progress while a command works."""
+    from engramma.threads import limit_threads
+
+    with limit_threads(jobs), show_progress(progress and sys.stderr.isatty()):
+        yield
+
+
+def parse_options(pairs: list[str] | None) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` pairs; values are JSON where they parse as JSON, else text."""
+    options: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{pair!r} is no option", mend="write --option NAME=VALUE")
+        try:
+            options[name.strip()] = json.loads(value)
+        except ValueError:
+            options[name.strip()] = value
+    return options
+
+
+def print_json(value: Any) -> None:
+    """Print strict JSON on standard output."""
+    from engramma.study.storage import plain
+
+    typer.echo(json.dumps(plain(value), indent=1))
+
+
+def table(*columns: str, rows: list[Any]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(_plain(str(cell)) for cell in row))
+    Console().print(grid)
+
+
+def _plain(text: str) -> str:
+    """Keep rich from reading markup in text that comes from data."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _first_line(item: Any) -> str:
+    text = getattr(item, "description", None) or getattr(item, "__doc__", None) or ""
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def _interval(estimate: Any) -> str:
+    return "" if estimate.low != estimate.low else f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _metric_rows(metrics: Any) -> list[tuple[str, str, str]]:
+    return [(name, f"{e.value:.4g}", _interval(e)) for name, e in metrics.items()]
+
+
+def _short(value: Any, most: int = 400) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= most else text[:most] + " ..."
+
+
+def _print_verdict(verdict: Any) -> None:
+    from rich.console import Console
+
+    colour = {"holds": "green", "fails": "red"}.get(verdict.answer, "yellow")
+    Console(highlight=False).print(
+        f"[{colour}]{verdict.answer:>12}[/{colour}]  [bold]{_plain(verdict.claim)}[/bold]  "
+        f"{_plain(verdict.sentence)}\n              {_plain(verdict.reason)} "
+        f"[dim]({_plain(verdict.metric)}; against {_plain(verdict.baseline)}; "
+        f"{verdict.seconds:.0f} s)[/dim]"
+    )
+
+
+def _show_warning(message: Any, category: Any, *_: Any) -> None:
+    if issubclass(category, UserWarning) and category.__module__.startswith("engramma"):
+        typer.echo(f"Warning: {message}", err=True)
+
+
+def main() -> None:
+    """Run the command line: one clear error instead of a traceback, Ctrl-C leaves what is done."""
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        app()
+    except EngrammaError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command resumes from the last checkpoint.", err=True)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
