@@ -40,6 +40,22 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """A warning that a reader of the report must see.
+
+    Parameters
+    ----------
+    name : str
+        Short and stable (``"too few repeats"``).
+    text : str
+        What it means here, and what to do about it.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Section:
     """One question asked of the data.
 
@@ -60,6 +76,8 @@ class Section:
         Keys of `engramma.study.references.BIBTEX`.
     arrays : mapping of str to ndarray
         Saved as zarr beside the report.
+    notices : sequence of Notice
+        Warnings that this section gives rise to.
     """
 
     name: str
@@ -71,22 +89,7 @@ class Section:
     methods: Sequence[str] = ()
     citations: Sequence[str] = ()
     arrays: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A warning that a reader of the report must see.
-
-    Parameters
-    ----------
-    name : str
-        Short and stable (``"too few repeats"``).
-    text : str
-        What it means here, and what to do about it.
-    """
-
-    name: str
-    text: str
+    notices: Sequence[Notice] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,10 @@ class Study:
         Everything needed to run it again (seed, options, data fingerprint).
     versions : mapping of str to str
     seconds : float
+    history : sequence of str
+        What was done to the data before, one sentence a step; opens the methods paragraph.
+    citations : sequence of str
+        References that the data and their preprocessing call for.
     """
 
     title: str
@@ -113,6 +120,8 @@ class Study:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    history: Sequence[str] = ()
+    citations: Sequence[str] = ()
 
     def __getitem__(self, name: str) -> Section:
         for section in self.sections:

@@ -162,7 +162,7 @@ def save_section(section: Section, place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_take_arrays(asdict(section), arrays))
-    np.savez_compressed(place / "arrays.npz", **arrays)
+    np.savez_compressed(place / "arrays.npz", allow_pickle=False, **arrays)
     work = place / "section.json.part"
     work.write_text(text)
     work.replace(place / "section.json")
@@ -174,6 +174,7 @@ def load_section(place: Path) -> Section:
         fields = _give_arrays(json.loads((place / "section.json").read_text()), archive)
     fields["figures"] = [Figure(**f) for f in fields["figures"]]
     fields["tables"] = [Table(**t) for t in fields["tables"]]
+    fields["notices"] = [Notice(**n) for n in fields["notices"]]
     return Section(**fields)
 
 
