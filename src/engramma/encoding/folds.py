@@ -1,0 +1,183 @@
+"""One cross-validation fold of a ridge as one small matrix per alpha.
+
+Every alpha's held-out predictions of a fold are a fixed linear map of the training responses.
+The maps are made once, for all units:
+
+- Leaving rows out of a ridge whose principal axes are known is a low-rank downdate. With ``T``
+  the scores of all rows, ``D`` the diagonal of shrinkages and ``T_f`` the rows of the fold,
+  Woodbury's identity gives
+
+      T_f (T_tr' T_tr + alpha)^-1 = (I - T_f D T_f')^-1 T_f D,
+
+  so that one eigendecomposition serves all folds and alphas, and each needs a Cholesky factor
+  as small as the fold. The intercept is a column of ones in ``T`` that alpha does not shrink,
+  which centres each fold on its own training rows exactly.
+- Where a fold has more rows than there are components, its rows are rotated (QR) into as many
+  as there are components. Sums of squares over the fold stay what they were.
+- Where the training rows are not all the others, or the features are standardised (which must
+  then be learnt in each fold), the fold gets principal axes of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from engramma.encoding.linear import Axes, principal_axes, product
+
+Score = Literal["r2", "correlation", "mse"]
+
+
+@dataclass(frozen=True)
+class FoldMap:
+    """From what a fold trains on to its held-out predictions, for every alpha.
+
+    Parameters
+    ----------
+    train, test : Tensor of int
+    source : {"total", "own", "presentations"}
+        What ``maps`` multiply: the training rows' ``T'Y``, by subtraction of the fold from the
+        total ("total") or projected on the fold's own axes ("own"), or their responses.
+    maps : Tensor, shape (n_alphas, m, k)
+    loadings : Tensor, shape (k, m) or (k, n_train)
+        Takes responses to ``T'Y``: of the fold ("total") or of its training rows ("own").
+    rotation : Tensor, shape (m, n_test), optional
+        Rotates the fold's rows into fewer.
+    ones : Tensor, shape (m,)
+        What a row of ones becomes.
+    """
+
+    train: torch.Tensor
+    test: torch.Tensor
+    source: Literal["total", "own", "presentations"]
+    maps: torch.Tensor
+    loadings: torch.Tensor
+    rotation: torch.Tensor | None
+    ones: torch.Tensor
+
+    def held_out(self, Y: torch.Tensor) -> torch.Tensor:
+        """Responses of the fold, units x m."""
+        rows = Y[:, self.test]
+        return rows if self.rotation is None else product(rows, self.rotation)
+
+    def training(self, Y: torch.Tensor, total: torch.Tensor, fold: torch.Tensor) -> torch.Tensor:
+        """What ``maps`` multiply, units x k, given ``T'Y`` of all rows and of the fold."""
+        if self.source == "total":
+            return total - fold
+        rows = Y[:, self.train]
+        return rows if self.source == "presentations" else product(rows, self.loadings)
+
+    def scores(self, Y: torch.Tensor, training: torch.Tensor, score: Score) -> torch.Tensor:
+        """Score every alpha on the fold, n_alphas x units; NaN where the fold cannot say.
+
+        Responses ``Y`` (units x n) are centred on all rows or not at all.
+        """
+        truth = self.held_out(Y)
+        raw = Y[:, self.test]
+        n = raw.shape[1]
+        square = raw.square().sum(dim=1)
+        mean = raw.mean(dim=1)
+        # What the rotation left out: part of the error of every alpha.
+        rest = (square - truth.square().sum(dim=1)).clamp(min=0) if self.rotation is not None else 0
+        n_alphas, m, _ = self.maps.shape
+        together = max(1, 512 // m)
+        out = Y.new_empty(n_alphas, len(Y))
+        for start in range(0, n_alphas, together):
+            maps = self.maps[start : start + together]
+            guess = product(training, maps.flatten(0, 1)).view(len(Y), len(maps), m)
+            here = out[start : start + together]
+            if score == "correlation":
+                centred = truth - mean[:, None] * self.ones
+                guess -= (guess @ self.ones)[..., None] / n * self.ones
+                power = guess.square().sum(dim=2) * (square - n * mean.square())[:, None]
+                agreement = torch.einsum("uam,um->ua", guess, centred)
+                here[:] = (agreement / power.clamp(min=0).sqrt()).T
+            else:
+                guess -= truth[:, None]
+                here[:] = torch.linalg.vector_norm(guess, dim=2).square_().T + rest
+        if score == "r2":
+            out = 1.0 - out / (raw - mean[:, None]).square().sum(dim=1)
+        elif score == "mse":
+            out = out / -n
+        return out
+
+
+def build_fold(
+    X: torch.Tensor,
+    axes: Axes | None,
+    train: np.ndarray,
+    test: np.ndarray,
+    alphas: torch.Tensor,
+    *,
+    center: bool,
+    standardize: bool,
+    n_units: int,
+) -> FoldMap:
+    """Make the maps of one fold; see the module's description.
+
+    Parameters
+    ----------
+    X : Tensor, shape (n, p)
+    axes : Axes, optional
+        Of all rows: given where the training rows are all rows but the fold's.
+    n_units : int
+        How many units the maps will serve, which decides between the forms.
+    """
+    here = torch.from_numpy(train), torch.from_numpy(test)
+    maps, source = None, "total"
+    if axes is not None:
+        trained, tested = axes.scores[here[0]], axes.scores[here[1]]
+        rows, rotation, ones = _compress(tested)
+        maps = _downdated(rows, axes.shrinkage(alphas), X.dtype)
+    if maps is None:
+        own = principal_axes(X[here[0]], center=center, standardize=standardize)
+        trained, tested = own.scores, own.transform(X[here[1]])
+        rows, rotation, ones = _compress(tested)
+        maps, source = (rows * own.shrinkage(alphas)[:, None]).to(X.dtype), "own"
+    loadings = (rows if source == "total" else trained).T.to(X.dtype).contiguous()
+    n_alphas, m, k = maps.shape
+    n_train = len(train)
+    by_components = n_alphas * m * k + (k * n_train if source == "own" else 0)
+    by_presentations = n_alphas * m * n_train * (1 + k / n_units)
+    if by_presentations < by_components:
+        onto = trained.to(X.dtype).contiguous()
+        maps = product(maps.flatten(0, 1), onto).view(n_alphas, m, n_train)
+        source = "presentations"
+    rotation = None if rotation is None else rotation.to(X.dtype).contiguous()
+    return FoldMap(*here, source, maps, loadings, rotation, ones.to(X.dtype))  # type: ignore[arg-type]
+
+
+def _compress(
+    tested: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Rotate the rows of a fold into fewer, where there are more rows than components."""
+    n, k = tested.shape
+    ones = tested.new_ones(n, 1)
+    if n <= 1.25 * (k + 1):
+        return tested, None, ones[:, 0]
+    q, _ = torch.linalg.qr(torch.cat([tested, ones], dim=1))
+    return q.T @ tested, q.T, (q.T @ ones)[:, 0]
+
+
+def _downdated(
+    rows: torch.Tensor, shrinkage: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor | None:
+    """``(I - T_f D T_f')^-1 T_f D`` for every alpha, or None where that is ill-conditioned."""
+    maps = rows.new_empty(len(shrinkage), *rows.shape, dtype=dtype)
+    identity = torch.eye(len(rows), dtype=rows.dtype)
+    for shrink, out in zip(shrinkage, maps, strict=True):
+        shrunk = rows * shrink
+        factor, failed = torch.linalg.cholesky_ex(identity - shrunk @ rows.T)
+        if failed:
+            return None
+        inverse = torch.cholesky_inverse(factor)
+        gain = inverse.diagonal().max()
+        if gain > 1e7:
+            return None
+        if gain < 1e2:
+            inverse, shrunk = inverse.to(dtype), shrunk.to(dtype)
+        out[:] = product(inverse, shrunk.T.contiguous())
+    return maps
