@@ -32,6 +32,26 @@ Score = Literal["r2", "correlation", "mse"]
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """The responses of one fold, units x m, with what scoring needs to know of them.
+
+    Parameters
+    ----------
+    truth : Tensor, shape (n_units, m)
+        Responses, rotated where the fold is.
+    mean, spread : Tensor, shape (n_units,)
+        Mean, and sum of squares about it, over the fold's presentations.
+    rest : Tensor, shape (n_units,)
+        Sum of squares that the rotation left out: part of the error of every alpha.
+    """
+
+    truth: torch.Tensor
+    mean: torch.Tensor
+    spread: torch.Tensor
+    rest: torch.Tensor
+
+
+@dataclass(frozen=True)
 class FoldMap:
     """From what a fold trains on to its held-out predictions, for every alpha.
 
@@ -58,48 +78,45 @@ class FoldMap:
     rotation: torch.Tensor | None
     ones: torch.Tensor
 
-    def held_out(self, Y: torch.Tensor) -> torch.Tensor:
-        """Responses of the fold, units x m."""
-        rows = Y[:, self.test]
-        return rows if self.rotation is None else product(rows, self.rotation)
+    def held_out(self, Y: torch.Tensor) -> HeldOut:
+        """Take what is to be predicted from the responses of all rows (units x n)."""
+        raw = Y[:, self.test]
+        mean = raw.mean(dim=1)
+        spread = (raw - mean[:, None]).square_().sum(dim=1)
+        if self.rotation is None:
+            return HeldOut(raw, mean, spread, torch.zeros_like(mean))
+        truth = product(raw, self.rotation)
+        rest = raw.square_().sum(dim=1) - truth.square().sum(dim=1)
+        return HeldOut(truth, mean, spread, rest.clamp_(min=0))
 
     def training(self, Y: torch.Tensor, total: torch.Tensor, fold: torch.Tensor) -> torch.Tensor:
-        """What ``maps`` multiply, units x k, given ``T'Y`` of all rows and of the fold."""
+        """Return what ``maps`` multiply, units x k, given ``T'Y`` of all rows and of the fold."""
         if self.source == "total":
             return total - fold
         rows = Y[:, self.train]
         return rows if self.source == "presentations" else product(rows, self.loadings)
 
-    def scores(self, Y: torch.Tensor, training: torch.Tensor, score: Score) -> torch.Tensor:
-        """Score every alpha on the fold, n_alphas x units; NaN where the fold cannot say.
-
-        Responses ``Y`` (units x n) are centred on all rows or not at all.
-        """
-        truth = self.held_out(Y)
-        raw = Y[:, self.test]
-        n = raw.shape[1]
-        square = raw.square().sum(dim=1)
-        mean = raw.mean(dim=1)
-        # What the rotation left out: part of the error of every alpha.
-        rest = (square - truth.square().sum(dim=1)).clamp(min=0) if self.rotation is not None else 0
+    def scores(self, held_out: HeldOut, training: torch.Tensor, score: Score) -> torch.Tensor:
+        """Score every alpha on the fold, n_alphas x units; not finite where nothing varies."""
         n_alphas, m, _ = self.maps.shape
+        n_units, n = len(training), len(self.test)
+        out = training.new_empty(n_alphas, n_units)
+        # So many alphas at a time that their predictions are scored while still in cache.
         together = max(1, 512 // m)
-        out = Y.new_empty(n_alphas, len(Y))
         for start in range(0, n_alphas, together):
             maps = self.maps[start : start + together]
-            guess = product(training, maps.flatten(0, 1)).view(len(Y), len(maps), m)
+            guess = product(training, maps.flatten(0, 1)).view(n_units, len(maps), m)
             here = out[start : start + together]
             if score == "correlation":
-                centred = truth - mean[:, None] * self.ones
                 guess -= (guess @ self.ones)[..., None] / n * self.ones
-                power = guess.square().sum(dim=2) * (square - n * mean.square())[:, None]
-                agreement = torch.einsum("uam,um->ua", guess, centred)
-                here[:] = (agreement / power.clamp(min=0).sqrt()).T
+                truth = held_out.truth - held_out.mean[:, None] * self.ones
+                power = guess.square().sum(dim=2) * held_out.spread[:, None]
+                here[:] = (torch.einsum("uam,um->ua", guess, truth) / power.sqrt()).T
             else:
-                guess -= truth[:, None]
-                here[:] = torch.linalg.vector_norm(guess, dim=2).square_().T + rest
+                guess -= held_out.truth[:, None]
+                here[:] = torch.linalg.vector_norm(guess, dim=2).square_().T + held_out.rest
         if score == "r2":
-            out = 1.0 - out / (raw - mean[:, None]).square().sum(dim=1)
+            out = 1.0 - out / held_out.spread
         elif score == "mse":
             out = out / -n
         return out
@@ -167,17 +184,18 @@ def _downdated(
 ) -> torch.Tensor | None:
     """``(I - T_f D T_f')^-1 T_f D`` for every alpha, or None where that is ill-conditioned."""
     maps = rows.new_empty(len(shrinkage), *rows.shape, dtype=dtype)
-    identity = torch.eye(len(rows), dtype=rows.dtype)
+    low = rows.to(dtype)
     for shrink, out in zip(shrinkage, maps, strict=True):
-        shrunk = rows * shrink
-        factor, failed = torch.linalg.cholesky_ex(identity - shrunk @ rows.T)
-        if failed:
+        # The inverse multiplies rounding errors by its gain; a small gain can do with ``dtype``.
+        for exact in (low, rows):
+            shrunk = exact * shrink.to(exact.dtype)
+            identity = torch.eye(len(rows), dtype=exact.dtype)
+            factor, failed = torch.linalg.cholesky_ex(identity - product(shrunk, exact))
+            inverse = torch.cholesky_inverse(factor)
+            gain = inverse.diagonal().max()
+            if not failed and gain < 20:
+                break
+        if failed or gain > 1e7:
             return None
-        inverse = torch.cholesky_inverse(factor)
-        gain = inverse.diagonal().max()
-        if gain > 1e7:
-            return None
-        if gain < 1e2:
-            inverse, shrunk = inverse.to(dtype), shrunk.to(dtype)
         out[:] = product(inverse, shrunk.T.contiguous())
     return maps

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engramma.encoding.folds import FoldMap, Score, build_fold
+from engramma.encoding.folds import FoldMap, HeldOut, Score, build_fold
 from engramma.encoding.linear import (
     Folds,
     as_matrix,
@@ -191,8 +191,7 @@ class RidgeSolver:
         level = rows.abs().amax(dim=1)
         if self.center:
             rows -= mean[:, None]
-        total, of_fold = self._projections(rows)
-        cv_scores = self._cross_validate(rows, total, of_fold, level)
+        cv_scores, total = self._cross_validate(rows, level)
         # Of equal scores the largest alpha wins: the simplest model that does as well.
         order = np.argsort(-self.alphas, kind="stable")
         choice = order[np.argmax(cv_scores.numpy()[order], axis=0)]
@@ -201,46 +200,45 @@ class RidgeSolver:
             mean = torch.zeros_like(mean)
         return Solution(choice, cv_scores.numpy(), weights.numpy(), mean.numpy())
 
-    def _projections(self, rows: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """``T'Y`` of all rows and of each fold (empty where a fold has no use for it)."""
-        folds = [self._fold(i) for i in range(len(self.folds))] if self._all_kept() else []
-        of_fold = []
-        for number in range(len(self.folds)):
-            fold = folds[number] if folds else self._fold(number)
-            needed = fold.source == "total"
-            of_fold.append(
-                product(fold.held_out(rows), fold.loadings) if needed else rows.new_empty(0)
-            )
-        if self._partition and all(len(z) for z in of_fold):
-            total = of_fold[0].clone()
-            for part in of_fold[1:]:
-                total += part
-        else:
-            total = product(rows, self._loadings)
-        return total, of_fold
-
     def _cross_validate(
-        self,
-        rows: torch.Tensor,
-        total: torch.Tensor,
-        of_fold: list[torch.Tensor],
-        level: torch.Tensor,
-    ) -> torch.Tensor:
-        """Mean score over folds, n_alphas x units, float64."""
+        self, rows: torch.Tensor, level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean score over folds (n_alphas x units, float64), and ``T'Y`` (units x k)."""
+        total, parts = self._projections(rows)
         out = torch.zeros(len(self.alphas), len(rows), dtype=torch.float64)
         count = 0
         for number, (_, test) in enumerate(self.folds):
             if self.scoring != "mse" and len(test) == 1:
                 continue
             fold = self._fold(number)
-            scores = fold.scores(rows, fold.training(rows, total, of_fold[number]), self.scoring)
+            held_out, part = parts[number] or (fold.held_out(rows), rows)
+            scores = fold.scores(held_out, fold.training(rows, total, part), self.scoring)
             if self.scoring != "mse":
-                spread = rows[:, fold.test].std(dim=1, correction=0)
-                constant = spread <= 4 * torch.finfo(self.dtype).eps * level
+                noise = 4 * torch.finfo(self.dtype).eps * level
+                constant = held_out.spread <= noise.square_() * len(test)
                 scores = torch.where(constant | ~scores.isfinite(), 0.0, scores)
             out += scores
             count += 1
-        return out / count
+        return out / count, total
+
+    def _projections(
+        self, rows: torch.Tensor
+    ) -> tuple[torch.Tensor, list[tuple[HeldOut, torch.Tensor] | None]]:
+        """``T'Y`` of all rows and, for folds that are subtracted from it, of each fold."""
+        parts: list[tuple[HeldOut, torch.Tensor] | None] = []
+        for number in range(len(self.folds)):
+            fold = self._fold(number)
+            if fold.source != "total":
+                parts.append(None)
+                continue
+            held_out = fold.held_out(rows)
+            parts.append((held_out, product(held_out.truth, fold.loadings)))
+        if not self._partition or None in parts:
+            return product(rows, self._loadings), parts
+        total = torch.zeros_like(parts[0][1])  # type: ignore[index]
+        for part in parts:
+            total += part[1]  # type: ignore[index]
+        return total, parts
 
 
 class RidgeCV:
