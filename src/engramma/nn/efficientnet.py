@@ -83,7 +83,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network; its layers are ``stem``, ``stage1`` ... ``stage7``, ``head``, ``features``, ``logits``.
+    """The network, layer by layer as in ``layers``: stem, seven stages, head, features, logits.
 
     ``features`` is the spatial mean of ``head`` (1280 values), ``logits`` are the scores of the
     1000 classes of ImageNet 2012 in their usual order.
@@ -114,7 +114,7 @@ class EfficientNetLite0(nn.Module):
 
     @staticmethod
     def preprocess(image: np.ndarray) -> torch.Tensor:
-        """Make the network's input of one image: central 7/8, bicubic to 224 x 224, (v - 127) / 128.
+        """Make the input of one image: its central 7/8, bicubic to 224 x 224, (v - 127) / 128.
 
         Parameters
         ----------

@@ -1,0 +1,408 @@
+"""Any Hugging Face model in a local folder, and language models in GGUF files.
+
+Weights are read from safetensors or GGUF, which hold numbers only. Pickled weights are refused,
+code that lies beside a model is never run, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engramma.errors import ConfigError
+from engramma.features.model import FeatureModel, file_fingerprint
+from engramma.features.pooling import Activation, Tokens
+from engramma.nn.hooks import capture, list_modules, match_names
+
+INSTALL = "pip install 'engramma[language]'"
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+SURPRISAL = "surprisal"
+EMBEDDING = "embedding"
+
+
+def transformers() -> Any:
+    """Import transformers, quietly.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError("the package transformers is not installed", mend=INSTALL) from error
+    return transformers
+
+
+def load_local(path: Path, medium: str | None = None) -> HuggingFaceModel:
+    """Make a feature model of a Hugging Face folder or a GGUF file.
+
+    Raises
+    ------
+    ConfigError
+        If there are no safe weights, or the model does not take ``medium``.
+    """
+    path = Path(path)
+    if path.suffix == ".gguf":
+        return HuggingFaceModel(path.parent, gguf=path.name, medium=medium or "caption")
+    if not path.is_dir() or not (path / "config.json").exists():
+        raise ConfigError(
+            "this is neither a Hugging Face folder nor a GGUF file",
+            where=str(path),
+            mend="point to a folder with config.json and model.safetensors, or to a .gguf file",
+        )
+    if not list(path.glob("*.safetensors")):
+        pickled = [p.name for p in path.iterdir() if p.suffix in PICKLED]
+        raise ConfigError(
+            f"the weights are pickled ({pickled[0]}), and unpickling can run any code"
+            if pickled
+            else "the folder holds no weights",
+            where=str(path),
+            mend="convert them: load the model where you trust it and call "
+            "save_pretrained(folder, safe_serialization=True)",
+        )
+    offered = _media(path)
+    if not offered:
+        raise ConfigError(
+            "there is neither a tokenizer nor a preprocessor beside the model",
+            where=str(path),
+            mend="call save_pretrained of the tokenizer or processor on the same folder",
+        )
+    if medium is not None and medium not in offered:
+        raise ConfigError(
+            f"this model takes {' or '.join(offered)}, not {medium}",
+            where=str(path),
+            mend="name another medium or model",
+        )
+    return HuggingFaceModel(path, medium=medium or offered[0])
+
+
+def _media(path: Path) -> list[str]:
+    """Media that the files beside a model speak of."""
+    config = _read_json(path / "config.json")
+    settings = _read_json(path / "preprocessor_config.json")
+    processor = _read_json(path / "processor_config.json")
+    settings = (
+        settings | processor.get("image_processor", {}) | processor.get("feature_extractor", {})
+    )
+    found = []
+    if "image_processor_type" in settings or "image_mean" in settings or "vision_config" in config:
+        found.append("image")
+    if (path / "tokenizer.json").exists() or (path / "vocab.txt").exists():
+        found.append("caption")
+    if "sampling_rate" in settings:
+        # A speech recogniser's tokenizer writes transcripts; it does not read captions.
+        found = ["audio", *[m for m in found if m != "caption" or "text_config" in config]]
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(
+            f"a model's configuration is not JSON ({error})",
+            where=str(path),
+            mend="save the model again",
+        ) from error
+    return content
+
+
+class HuggingFaceModel(FeatureModel):
+    """A model of the transformers library, read from disk when it is first needed.
+
+    Its layers are ``hidden.0`` (the embeddings) to ``hidden.N`` (after the last block);
+    ``embedding``, one vector a stimulus, where the model has an image or text embedding of its
+    own (CLIP) or was trained as a sentence encoder; ``surprisal`` for causal language models; and
+    every submodule by its name.
+
+    Parameters
+    ----------
+    folder : Path
+    gguf : str, optional
+        Name of a GGUF file in ``folder``; it is dequantised to float32.
+    medium : str
+    name : str, optional
+        By default the name of the folder or file.
+    pool : str
+        Over tokens.
+    n_layers : int, optional
+        Number of blocks, where it is known without reading the file.
+    normalise : bool
+        Whether ``embedding`` is the mean over tokens brought to length 1, as
+        sentence-transformers does.
+    max_tokens : int, optional
+        Texts are cut after so many tokens; by default where the model's positions end.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        gguf: str | None = None,
+        medium: str = "caption",
+        name: str | None = None,
+        pool: str = "mean",
+        n_layers: int | None = None,
+        normalise: bool = False,
+        max_tokens: int | None = None,
+    ) -> None:
+        self.folder, self.gguf, self.medium, self.pool = folder, gguf, medium, pool
+        self.name = name or (Path(gguf).stem if gguf else folder.resolve().name)
+        self._n_layers = n_layers
+        self._normalise = normalise
+        self._max_tokens = max_tokens
+
+    # -- what it is ------------------------------------------------------------------------
+
+    @cached_property
+    def _source(self) -> dict[str, Any]:
+        source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        return source | ({"gguf_file": self.gguf} if self.gguf else {})
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self._load("AutoConfig")
+
+    @cached_property
+    def _tower(self) -> Any:
+        """Configuration of the part that takes the medium."""
+        part = {"image": "vision_config", "caption": "text_config", "audio": "audio_config"}
+        return getattr(self.config, part[self.medium], self.config)
+
+    @property
+    def _causal(self) -> bool:
+        if self.medium != "caption":
+            return False
+        if self.gguf:
+            return True
+        return any("CausalLM" in a or "LMHead" in a for a in self.config.architectures or ())
+
+    @property
+    def _contrastive(self) -> bool:
+        """Whether it embeds images and texts in one space."""
+        return not self.gguf and hasattr(self.config, "vision_config")
+
+    @property
+    def _hidden(self) -> list[str]:
+        blocks = self._n_layers or int(self._tower.num_hidden_layers)
+        return [f"hidden.{i}" for i in range(blocks + 1)]
+
+    @property
+    def _static_layers(self) -> list[str]:
+        extra = [SURPRISAL] if self._causal else []
+        embeds = self._normalise or self._contrastive
+        return [*self._hidden, *([EMBEDDING] if embeds else []), *extra]
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Hidden states, what is made of them, and all submodules."""
+        return [*self._static_layers, *list_modules(self.network)]
+
+    @property
+    def default_layers(self) -> Sequence[str]:
+        """The sentence embedding where there is one, else hidden states at all depths."""
+        return [EMBEDDING] if self._normalise else self._hidden
+
+    def choose(self, wanted: str | Iterable[str] | None) -> list[str]:
+        """Choose layers, reading the weights only where a submodule is asked for."""
+        if wanted is None:
+            return list(self.default_layers)
+        wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+        try:
+            return match_names(wanted, self._static_layers, self.name)
+        except ConfigError:
+            return match_names(wanted, list(self.layers), f"model {self.name!r}")
+
+    def identity(self) -> str:
+        """Hash of all files that weights, configuration and preprocessing are read from."""
+        if self.gguf:
+            files = [self.folder / self.gguf]
+        else:
+            kinds = (".safetensors", ".json", ".txt", ".model")
+            files = [p for p in self.folder.iterdir() if p.suffix in kinds]
+        return f"huggingface {self.medium} {file_fingerprint(*files)}"
+
+    # -- its parts -------------------------------------------------------------------------
+
+    def _load(self, loader: str, **options: Any) -> Any:
+        library = transformers()
+        bars = library.utils.logging.is_progress_bar_enabled()
+        library.utils.logging.disable_progress_bar()
+        try:
+            return getattr(library, loader).from_pretrained(
+                str(self.folder), **self._source, **options
+            )
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise ConfigError(
+                f"{loader} cannot read the model ({str(error).strip().splitlines()[0]})",
+                where=str(self.folder / (self.gguf or "")),
+                mend=f"save the model again with save_pretrained, or {INSTALL}",
+            ) from error
+        finally:
+            if bars:
+                library.utils.logging.enable_progress_bar()
+
+    @cached_property
+    def network(self) -> Any:
+        """The network, in evaluation mode and float32."""
+        loader = "AutoModelForCausalLM" if self._causal else "AutoModel"
+        options = {} if self.gguf else {"use_safetensors": True}
+        return self._load(loader, **options).float().eval()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Tokenizer that pads at the end."""
+        tokenizer = self._load("AutoTokenizer")
+        tokenizer.padding_side = "right"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        return tokenizer
+
+    @cached_property
+    def _processor(self) -> Any:
+        image = self.medium == "image"
+        return self._load("AutoImageProcessor" if image else "AutoFeatureExtractor")
+
+    def _inputs(self, items: Sequence[Any]) -> dict[str, Any]:
+        if self.medium == "caption":
+            limit = min(self.tokenizer.model_max_length, self._longest)
+            encoded = self.tokenizer(
+                list(items), return_tensors="pt", padding=True, truncation=True, max_length=limit
+            )
+            names = ("input_ids", "attention_mask")
+            return {n: encoded[n] for n in names}
+        if self.medium == "image":
+            return dict(self._processor(images=list(items), return_tensors="pt"))
+        from engramma.features.audio import resample
+
+        rate = int(self._processor.sampling_rate)
+        waves = [resample(samples, r, rate) for samples, r in items]
+        return dict(
+            self._processor(
+                waves,
+                sampling_rate=rate,
+                return_tensors="pt",
+                padding=True,
+                return_attention_mask=True,
+            )
+        )
+
+    @property
+    def _longest(self) -> int:
+        positions = getattr(self._tower, "max_position_embeddings", None) or 2**31
+        return self._max_tokens or int(positions)
+
+    # -- running it ------------------------------------------------------------------------
+
+    def activations(self, items: Sequence[Any], layers: Sequence[str]) -> dict[str, Activation]:
+        """Return hidden states and submodules as sequences, embedding and surprisal as vectors."""
+        inputs = self._inputs(items)
+        named = [n for n in layers if n not in self._static_layers]
+        with torch.inference_mode(), capture(self.network, named) as outputs:
+            result, embedding = self._forward(inputs)
+        states = result.hidden_states
+        mask = self._mask(inputs, states[0].shape[1])
+        answer: dict[str, Activation] = {}
+        for layer in layers:
+            if layer == SURPRISAL:
+                bits = token_surprisal(result.logits, inputs["input_ids"], inputs["attention_mask"])
+                answer[layer] = _summarise(bits, inputs["attention_mask"])
+            elif layer == EMBEDDING and self._normalise:
+                weights = mask[..., None].float()
+                mean = (states[-1] * weights).sum(dim=1) / weights.sum(dim=1)
+                answer[layer] = torch.nn.functional.normalize(mean, dim=1)
+            elif layer == EMBEDDING and embedding is not None:
+                answer[layer] = embedding
+            elif layer in self._static_layers:
+                answer[layer] = self._tokens(states[int(layer.partition(".")[2])], mask)
+            else:
+                answer[layer] = self._submodule(outputs, layer, mask)
+        return answer
+
+    def _forward(self, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor | None]:
+        """Run the network, or that tower of it which takes the medium."""
+        if not self._contrastive:
+            return self.network(**inputs, output_hidden_states=True, return_dict=True), None
+        kind, projection = {"image": ("vision", "visual"), "caption": ("text", "text")}[self.medium]
+        tower = getattr(self.network, f"{kind}_model")
+        result = tower(**inputs, output_hidden_states=True, return_dict=True)
+        project = getattr(self.network, f"{projection}_projection", None)
+        embedding = result.pooler_output
+        return result, embedding if project is None else project(embedding)
+
+    def _mask(self, inputs: dict[str, Any], n_tokens: int) -> torch.Tensor:
+        """Which tokens are real."""
+        mask = inputs.get("attention_mask")
+        if mask is not None and mask.shape[1] == n_tokens:
+            return mask.bool()
+        n_items = len(next(iter(inputs.values())))
+        if mask is not None and hasattr(self.network, "_get_feat_extract_output_lengths"):
+            lengths = self.network._get_feat_extract_output_lengths(mask.sum(dim=1))
+            return torch.arange(n_tokens)[None] < lengths[:, None]
+        return torch.ones(n_items, n_tokens, dtype=torch.bool)
+
+    def _tokens(self, values: torch.Tensor, mask: torch.Tensor) -> Activation:
+        if values.ndim != 3:  # hidden states of a convolutional network are maps
+            return values
+        if self.medium != "image":
+            return Tokens(values, mask)
+        return Tokens(values, None, *_patch_grid(self._tower, values.shape[1]))
+
+    def _submodule(
+        self, outputs: dict[str, torch.Tensor], layer: str, mask: torch.Tensor
+    ) -> Activation:
+        if layer not in outputs:
+            raise ConfigError(
+                f"the forward pass of {self.name!r} never calls layer {layer!r} for {self.medium}",
+                mend="name another layer",
+            )
+        values = outputs[layer]
+        if values.ndim == 3 and values.shape[:2] == mask.shape:
+            return self._tokens(values, mask)
+        return values
+
+
+def _patch_grid(config: Any, n_tokens: int) -> tuple[int, int | None]:
+    """Tokens that stand for no place, and patches along a side."""
+    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    if not isinstance(size, int) or not isinstance(patch, int):
+        return 0, None
+    side = size // patch
+    prefix = n_tokens - side * side
+    return (prefix, side) if 0 <= prefix < n_tokens else (0, None)
+
+
+def token_surprisal(logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """How unexpected each token was given those before it, in bits.
+
+    Parameters
+    ----------
+    logits : tensor, shape (n, n_tokens, n_vocabulary)
+    tokens, mask : tensor, shape (n, n_tokens)
+
+    Returns
+    -------
+    tensor, shape (n, n_tokens)
+        -log2 p(token | tokens before it); 0 for the first token, which nothing precedes, and
+        for padding.
+    """
+    predicted = torch.log_softmax(logits[:, :-1].float(), dim=-1)
+    log_p = predicted.gather(2, tokens[:, 1:, None])[..., 0]
+    bits = -log_p / torch.log(torch.tensor(2.0))
+    return torch.nn.functional.pad(bits * mask[:, 1:], (1, 0))
+
+
+def _summarise(bits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean, sum and maximum over the tokens of a caption, shape (n, 3)."""
+    count = (mask.sum(dim=1) - 1).clamp_min(1)
+    return torch.stack([bits.sum(1) / count, bits.sum(1), bits.max(1).values], dim=1)
