@@ -1,0 +1,392 @@
+"""Maps on the brain (through nilearn) and on the scalp (through MNE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engramma.errors import DataError
+from engramma.report.curves import scatter
+from engramma.report.plot import (
+    DIVERGING,
+    SEQUENTIAL,
+    colour_bar,
+    need,
+    number,
+    picture,
+    plot,
+    png,
+    rounded,
+    scale,
+)
+
+if TYPE_CHECKING:
+    import nibabel as nib
+
+#: Cells of the interactive slices, which bounds their part of the file to about half a megabyte.
+SLICE_BUDGET = 100_000
+
+
+# -- brain ---------------------------------------------------------------------------------
+
+
+def brain(
+    values: Any,
+    i: Any,
+    j: Any,
+    k: Any,
+    affine: Any,
+    volume_shape: Sequence[int],
+    title: str,
+    label: str,
+    threshold: float | None = None,
+    background: Any = None,
+) -> str:
+    """One value a voxel: slices drawn by nilearn, and slices to leaf through.
+
+    Parameters
+    ----------
+    values : array, shape (n_voxels,)
+        NaN leaves a voxel empty.
+    i, j, k : array of int, shape (n_voxels,)
+        Voxel indices.
+    affine : array, shape (4, 4)
+        Voxel indices to millimetres.
+    volume_shape : (int, int, int)
+    title : str
+    label : str
+        What the values are, with unit.
+    threshold : float, optional
+        Absolute values below it are not drawn in the still picture.
+    background : array, shape ``volume_shape``, optional
+        Anatomy or mean image beneath.
+    """
+    value = np.asarray(values, dtype=np.float32).ravel()
+    index = np.stack([np.asarray(axis).astype(int).ravel() for axis in (i, j, k)])
+    shape = tuple(int(s) for s in volume_shape)
+    need(index.shape == (3, len(value)), "values and voxel indices differ in number", "brain")
+    inside = (index >= 0).all() and (index < np.array(shape)[:, None]).all()
+    need(bool(inside), f"voxel indices lie outside a volume of {shape}", "brain")
+    need(bool(np.isfinite(value).any()), "no value is finite", "brain")
+    volume = np.full(shape, np.nan, dtype=np.float32)
+    volume[tuple(index)] = value
+    still = _still(volume, np.asarray(affine, dtype=float), label, threshold, background)
+    alt = f"{title}: {label} on slices of the brain"
+    return (
+        f'<div class="stack">{picture(still, alt)}'
+        f"<details class='leaf' open><summary>{escape('Leaf through the slices')}</summary>"
+        f"{_slices(volume, np.asarray(affine, dtype=float), label)}</details></div>"
+    )
+
+
+def _still(
+    volume: np.ndarray,
+    affine: np.ndarray,
+    label: str,
+    threshold: float | None,
+    background: Any,
+) -> bytes:
+    """Slices through the middle of what has values, along every axis that has extent."""
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import nibabel as nib
+    from matplotlib import pyplot as plt
+    from nilearn import plotting
+
+    image = nib.Nifti1Image(np.nan_to_num(volume), affine)
+    beneath = None
+    if background is not None:
+        under = np.asarray(background, dtype=np.float32)
+        need(under.shape == volume.shape, f"background is {under.shape}", "brain")
+        beneath = nib.Nifti1Image(under, affine)
+    finite = volume[np.isfinite(volume)]
+    signed = bool(finite.min() < 0)
+    top = float(np.abs(finite).max()) or 1.0
+    mode, cuts = _cuts(volume, affine)
+    n_cuts = sum(map(len, cuts)) if isinstance(cuts, dict) else len(cuts)
+    figure = plt.figure(figsize=(min(9.0, 1.9 + 1.7 * n_cuts if n_cuts > 1 else 5.2), 3.4))
+    display = plotting.plot_stat_map(
+        image,
+        bg_img=beneath,
+        display_mode=mode,
+        cut_coords=cuts,
+        figure=figure,
+        black_bg=False,
+        annotate=False,
+        draw_cross=False,
+        colorbar=True,
+        threshold=1e-6 if threshold is None else float(threshold),
+        cmap=_colour_map(signed),
+        vmin=-top if signed else 0.0,
+        vmax=top,
+        symmetric_cbar=signed,
+    )
+    display.annotate(size=9, scalebar=False)
+    figure.suptitle(label.replace("$", r"\$"), fontsize=9, x=0.02, y=1.03, ha="left")
+    return png(figure, dpi=130)
+
+
+def _colour_map(signed: bool) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if signed:
+        return LinearSegmentedColormap.from_list("engramma", [c for _, c in DIVERGING])
+    # The lightest step is left out: it would vanish on white paper.
+    return LinearSegmentedColormap.from_list("engramma", [c for _, c in SEQUENTIAL[1:]])
+
+
+def _cuts(volume: np.ndarray, affine: np.ndarray) -> tuple[str, Any]:
+    """Which way to cut: a stack of axial slices, or only along the axis of a single slice."""
+    import nibabel as nib
+
+    held = np.argwhere(np.isfinite(volume))
+    world = nib.affines.apply_affine(affine, held)
+    towards = nib.io_orientation(affine)[:, 0].astype(int)  # world axis of each voxel axis
+    single = [axis for axis in range(3) if volume.shape[axis] == 1]
+    if single:
+        axis = int(towards[single[0]])
+        return "xyz"[axis], [float(world[0, axis])]
+    levels = np.unique(np.round(world[:, 2], 2))
+    if len(levels) <= 6:
+        return "z", levels.tolist()
+    return "z", np.round(np.quantile(levels, np.linspace(0.08, 0.92, 6)), 1).tolist()
+
+
+def _slices(volume: np.ndarray, affine: np.ndarray, label: str) -> str:
+    """Interactive axial (or, of one slice, that) view in plotly, left shown on the left."""
+    import nibabel as nib
+
+    image = nib.as_closest_canonical(nib.Nifti1Image(volume, affine))
+    data = np.asarray(image.dataobj, dtype=np.float32)
+    # The plane is spanned by the two long axes: usually left-right and back-front.
+    across = int(np.argmin(data.shape)) if 1 in data.shape else 2
+    flat = [axis for axis in range(3) if axis != across]
+    data = np.moveaxis(data, across, 0)  # slice x horizontal x vertical
+    held = np.isfinite(data)
+    boxes = [np.flatnonzero(held.any(axis=tuple(a for a in range(3) if a != d))) for d in range(3)]
+    h, v = (slice(b[0], b[-1] + 1) for b in boxes[1:])
+    levels = boxes[0]
+    n_h, n_v = h.stop - h.start, v.stop - v.start
+    stride = int(np.ceil(np.sqrt(n_h * n_v / SLICE_BUDGET)))
+    most = max(1, SLICE_BUDGET // max(1, (n_h // stride) * (n_v // stride)))
+    if len(levels) > most:
+        levels = levels[np.linspace(0, len(levels) - 1, most).astype(int)]
+    planes = [data[level, h, v][::stride, ::stride].T for level in levels]
+    axes = [_millimetres(image, axis) for axis in range(3)]
+    where = [axes[across][level] for level in levels]
+    finite = data[held]
+    names = ("left to right (mm)", "back to front (mm)", "down to up (mm)")
+    letter = "xyz"[across]
+    first = len(planes) // 2
+    trace = {
+        "type": "heatmap",
+        "x": rounded(axes[flat[0]][h][::stride], 5),
+        "y": rounded(axes[flat[1]][v][::stride], 5),
+        "z": rounded(planes[first], 3),
+        **scale(finite, 0.0 if finite.min() < 0 else None),
+        "hovertemplate": "(%{x:.0f}, %{y:.0f}) mm: %{z}<extra></extra>",
+        "hoverongaps": False,
+        "colorbar": colour_bar(label),
+    }
+    layout: dict[str, Any] = {
+        "xaxis": {"title": {"text": names[flat[0]]}, "showgrid": False, "zeroline": False},
+        "yaxis": {"title": {"text": names[flat[1]]}, "showgrid": False, "zeroline": False},
+    }
+    if len(planes) > 1:
+        layout["sliders"] = [
+            {
+                "active": first,
+                "currentvalue": {"prefix": f"{letter} = ", "suffix": " mm"},
+                "pad": {"t": 55},
+                "steps": [
+                    {
+                        "method": "restyle",
+                        "label": f"{mm:.0f}",
+                        "args": [{"z": [rounded(plane, 3)]}],
+                    }
+                    for mm, plane in zip(where, planes, strict=True)
+                ],
+            }
+        ]
+    sizes = image.header.get_zooms()
+    ratio = float((n_v * sizes[flat[1]]) / (n_h * sizes[flat[0]]))
+    return plot(
+        [trace],
+        layout,
+        alt=f"{label} on slices through {letter}, {len(planes)} slices",
+        height=380,
+        ratio=min(max(ratio, 0.3), 1.6),
+        max_width=560,
+    )
+
+
+def _millimetres(image: nib.Nifti1Image, axis: int) -> np.ndarray:
+    """Position of every voxel along one axis, at the middle of the others."""
+    n = image.shape[axis]
+    points = np.tile((np.array(image.shape) - 1) / 2, (n, 1))
+    points[:, axis] = np.arange(n)
+    assert image.affine is not None
+    return (points @ image.affine[:3, :3].T + image.affine[:3, 3])[:, axis]
+
+
+# -- scalp ---------------------------------------------------------------------------------
+
+
+def sensors(values: Any, x: Any, y: Any, names: Sequence[str], label: str, z: Any = None) -> str:
+    """Topographic map of one value a sensor.
+
+    Parameters
+    ----------
+    values : array, shape (n_sensors,)
+    x, y, z : array, shape (n_sensors,)
+        Positions, x to the right ear and y to the nose, in metres or millimetres. With ``z``
+        they are flattened by azimuthal-equidistant projection, without it they are taken as
+        flat.
+    names : sequence of str, length n_sensors
+    label : str
+    """
+    value = np.asarray(values, dtype=float).ravel()
+    drawn = _maps([value], x, y, z, [""], label)
+    if drawn is None:
+        return scatter(
+            x, y, color=value, xlabel="left to right", ylabel="back to front", labels=names
+        )
+    extremes = np.argsort(np.abs(np.nan_to_num(value)))[::-1][:5]
+    told = ", ".join(f"{names[s]} ({number(value[s])})" for s in extremes)
+    alt = f"Topographic map of {label}; largest at {told}"
+    return picture(drawn, alt, "plate small") + (
+        f'<p class="aside">Largest in absolute value: {escape(told)}.</p>'
+    )
+
+
+def topomaps(
+    values: Any,
+    times: Any,
+    x: Any,
+    y: Any,
+    z: Any = None,
+    names: Sequence[str] = (),
+    label: str = "",
+) -> str:
+    """Topographic maps at several times, on one colour scale.
+
+    Parameters
+    ----------
+    values : array, shape (n_times, n_sensors)
+    times : array, shape (n_times,)
+        Seconds from onset.
+    x, y, z : array, shape (n_sensors,)
+        As in `sensors`.
+    names : sequence of str, length n_sensors
+    label : str
+        What the values are, with unit.
+    """
+    value = np.atleast_2d(np.asarray(values, dtype=float))
+    need(len(value) == len(times), f"{len(times)} times for {len(value)} maps", "topomaps")
+    titles = [f"{t * 1000:.0f} ms" for t in np.asarray(times, dtype=float)]
+    drawn = _maps(list(value), x, y, z, titles, label)
+    if drawn is None:
+        panels = "".join(
+            f'<div class="panel"><h4>{escape(title)}</h4>'
+            f"{scatter(x, y, color=row, labels=names or None)}</div>"
+            for title, row in zip(titles, value, strict=True)
+        )
+        return f'<div class="panels">{panels}</div>'
+    return picture(drawn, f"Topographic maps of {label or 'values'} at {', '.join(titles)}")
+
+
+def flatten(x: Any, y: Any, z: Any = None) -> np.ndarray:
+    """Project sensor positions onto a disc whose edge (radius 1) is the equator of the head.
+
+    Parameters
+    ----------
+    x, y, z : array, shape (n,)
+        Any unit of length.
+
+    Returns
+    -------
+    ndarray, shape (n, 2)
+        Azimuthal-equidistant: the distance from the middle is the angle from the vertical, in
+        units of 90 degrees, about the centre of the sphere that fits the sensors best. Without
+        ``z``, or where no sphere fits, positions are only centred and scaled to 0.9.
+    """
+    plane = np.stack([np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()], 1)
+    if z is not None and len(plane) >= 8:
+        points = np.column_stack([plane, np.asarray(z, dtype=float).ravel()])
+        # |p|^2 = 2 c.p + (R^2 - |c|^2) is linear in the centre c and in the last term.
+        design = np.column_stack([2 * points, np.ones(len(points))])
+        solution, _, rank, _ = np.linalg.lstsq(design, (points**2).sum(axis=1), rcond=1e-6)
+        centre = solution[:3]
+        radius = float(np.sqrt(max(solution[3] + centre @ centre, 0.0)))
+        if rank == 4 and 0 < radius < 3 * float(np.ptp(points, axis=0).max()):
+            offset = points - centre
+            angle = np.arccos(np.clip(offset[:, 2] / np.linalg.norm(offset, axis=1), -1, 1))
+            azimuth = np.arctan2(offset[:, 1], offset[:, 0])
+            reach = angle / (np.pi / 2)
+            return np.column_stack([reach * np.cos(azimuth), reach * np.sin(azimuth)])
+    plane = plane - (plane.max(axis=0) + plane.min(axis=0)) / 2
+    return plane / (np.linalg.norm(plane, axis=1).max() or 1.0) * 0.9
+
+
+def _maps(
+    rows: list[np.ndarray], x: Any, y: Any, z: Any, titles: list[str], label: str
+) -> bytes | None:
+    """Draw maps in rows of six; None where sensors are too few or in one line."""
+    n = len(np.asarray(x).ravel())
+    if any(len(row) != n for row in rows):
+        raise DataError(
+            f"{n} sensor positions for {len(rows[0])} values",
+            where="figure 'sensors'",
+            mend="give one position per value",
+        )
+    known = np.isfinite(np.asarray(x, float)) & np.isfinite(np.asarray(y, float))
+    known &= np.isfinite(np.sum(rows, axis=0))
+    if known.sum() < 4:
+        return None
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import mne
+    from matplotlib import pyplot as plt
+    from scipy.spatial import QhullError
+
+    at = flatten(*(None if a is None else np.asarray(a, dtype=float)[known] for a in (x, y, z)))
+    shown = [row[known] for row in rows]
+    top = float(np.abs(np.concatenate(shown)).max()) or 1.0
+    signed = bool(min(row.min() for row in shown) < 0)
+    limits = (-top, top) if signed else (float(min(row.min() for row in shown)), top)
+    columns = min(len(rows), 6)
+    lines = -(-len(rows) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(1.75 * columns if len(rows) > 1 else 3.2, 2.1 * lines + 0.7)
+    )
+    panels = np.atleast_1d(axes).ravel()
+    image = None
+    try:
+        for panel, row, title in zip(panels, shown, titles, strict=False):
+            image, _ = mne.viz.plot_topomap(
+                row,
+                at,
+                axes=panel,
+                show=False,
+                cmap=_colour_map(signed),
+                vlim=limits,
+                sphere=(0.0, 0.0, 0.0, 1.0),
+                extrapolate="local" if len(row) > 20 else "head",
+                contours=4,
+            )
+            panel.set_title(title, fontsize=9)
+    except (QhullError, ValueError):  # sensors in one line span no surface
+        plt.close(figure)
+        return None
+    for panel in panels[len(rows) :]:
+        panel.set_visible(False)
+    bar = figure.colorbar(image, ax=panels.tolist(), orientation="horizontal", aspect=30, pad=0.06)
+    bar.set_label(label.replace("$", r"\$"), fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    return png(figure)
