@@ -20,13 +20,14 @@ The maps are made once, for all units:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
-from engramma.encoding.linear import Axes, principal_axes, product
+from engramma.encoding.linear import Axes, product
 
 Score = Literal["r2", "correlation", "mse"]
 
@@ -129,8 +130,7 @@ def build_fold(
     test: np.ndarray,
     alphas: torch.Tensor,
     *,
-    center: bool,
-    standardize: bool,
+    own_axes: Callable[[torch.Tensor], Axes],
     n_units: int,
 ) -> FoldMap:
     """Make the maps of one fold; see the module's description.
@@ -140,31 +140,35 @@ def build_fold(
     X : Tensor, shape (n, p)
     axes : Axes, optional
         Of all rows: given where the training rows are all rows but the fold's.
+    own_axes : callable
+        From the training rows to principal axes of their own, where these are needed.
     n_units : int
         How many units the maps will serve, which decides between the forms.
     """
     here = torch.from_numpy(train), torch.from_numpy(test)
-    maps, source = None, "total"
+    n_train, kind = len(train), X.dtype
+    maps = None
     if axes is not None:
         trained, tested = axes.scores[here[0]], axes.scores[here[1]]
         rows, rotation, ones = _compress(tested)
-        maps = _downdated(rows, axes.shrinkage(alphas), X.dtype)
+        # More components than training rows: some are blind to the training rows, where the
+        # downdate would only magnify rounding errors. There the maps take the responses.
+        onto = trained if trained.shape[1] > n_train else None
+        maps = _downdated(rows, axes.shrinkage(alphas), onto, kind)
+        source, loadings = ("total", rows.T) if onto is None else ("presentations", rows[:0])
     if maps is None:
-        own = principal_axes(X[here[0]], center=center, standardize=standardize)
+        own = own_axes(X[here[0]])
         trained, tested = own.scores, own.transform(X[here[1]])
         rows, rotation, ones = _compress(tested)
-        maps, source = (rows * own.shrinkage(alphas)[:, None]).to(X.dtype), "own"
-    loadings = (rows if source == "total" else trained).T.to(X.dtype).contiguous()
-    n_alphas, m, k = maps.shape
-    n_train = len(train)
-    by_components = n_alphas * m * k + (k * n_train if source == "own" else 0)
-    by_presentations = n_alphas * m * n_train * (1 + k / n_units)
-    if by_presentations < by_components:
-        onto = trained.to(X.dtype).contiguous()
-        maps = product(maps.flatten(0, 1), onto).view(n_alphas, m, n_train)
-        source = "presentations"
-    rotation = None if rotation is None else rotation.to(X.dtype).contiguous()
-    return FoldMap(*here, source, maps, loadings, rotation, ones.to(X.dtype))  # type: ignore[arg-type]
+        maps = (rows * own.shrinkage(alphas)[:, None]).to(kind)
+        source, loadings = "own", trained.T
+        n_alphas, m, k = maps.shape
+        if n_alphas * m * n_train * (1 + k / n_units) < n_alphas * m * k + k * n_train:
+            maps = product(maps.flatten(0, 1), trained.to(kind)).view(n_alphas, m, n_train)
+            source, loadings = "presentations", rows[:0]
+    rotation = None if rotation is None else rotation.to(kind).contiguous()
+    loadings = loadings.to(kind).contiguous()
+    return FoldMap(*here, source, maps, loadings, rotation, ones.to(kind))  # type: ignore[arg-type]
 
 
 def _compress(
@@ -180,16 +184,20 @@ def _compress(
 
 
 def _downdated(
-    rows: torch.Tensor, shrinkage: torch.Tensor, dtype: torch.dtype
+    rows: torch.Tensor,
+    shrinkage: torch.Tensor,
+    onto: torch.Tensor | None,
+    dtype: torch.dtype,
 ) -> torch.Tensor | None:
-    """``(I - T_f D T_f')^-1 T_f D`` for every alpha, or None where that is ill-conditioned."""
-    maps = rows.new_empty(len(shrinkage), *rows.shape, dtype=dtype)
-    low = rows.to(dtype)
+    """``(I - T_f D T_f')^-1 T_f D [T_tr']`` for every alpha; None where ill-conditioned."""
+    width = rows.shape[1] if onto is None else len(onto)
+    maps = rows.new_empty(len(shrinkage), len(rows), width, dtype=dtype)
     for shrink, out in zip(shrinkage, maps, strict=True):
         # The inverse multiplies rounding errors by its gain; a small gain can do with ``dtype``.
-        for exact in (low, rows):
-            shrunk = exact * shrink.to(exact.dtype)
-            identity = torch.eye(len(rows), dtype=exact.dtype)
+        for kind in (dtype, torch.float64):
+            exact = rows.to(kind)
+            shrunk = exact * shrink.to(kind)
+            identity = torch.eye(len(rows), dtype=kind)
             factor, failed = torch.linalg.cholesky_ex(identity - product(shrunk, exact))
             inverse = torch.cholesky_inverse(factor)
             gain = inverse.diagonal().max()
@@ -197,5 +205,7 @@ def _downdated(
                 break
         if failed or gain > 1e7:
             return None
+        if onto is not None:
+            shrunk = product(shrunk, onto.to(kind))
         out[:] = product(inverse, shrunk.T.contiguous())
     return maps

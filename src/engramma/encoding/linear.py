@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -91,7 +91,7 @@ class Axes:
         else:
             # By way of the rows that were decomposed: the axes themselves, features x
             # components, may be larger than everything else and are never formed.
-            for here in _blocks(X.shape[1]):
+            for here in _blocks(0, X.shape[1]):
                 rows = self._standard(self._rows[:, here], here)
                 out.addmm_(self._standard(X[:, here], here), rows.T @ self._rotation)
         return torch.cat([out, out.new_ones(len(out), 1)], dim=1) if self.center else out
@@ -103,24 +103,81 @@ class Axes:
         if self._rows is None:
             return (by_axis / self.scale.to(weights.dtype)).T
         out = weights.new_empty(len(self.scale), len(weights))
-        for here in _blocks(len(self.scale)):
+        for here in _blocks(0, len(self.scale)):
             rows = self._standard(self._rows[:, here], here) / self.scale[here]
             out[here] = product(rows.T.to(weights.dtype), by_axis)
         return out
+
+    def duals(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights on the rows, shape (u, n), from weights on the components, (u, k)."""
+        k = self._rotation.shape[1]
+        scores = (self.scores[:, :k] / self.power[:k]).to(weights.dtype)
+        return product(weights[:, :k], scores)
 
     def _standard(self, X: torch.Tensor, here: slice = slice(None)) -> torch.Tensor:
         return (X.double() - self.mean[here]) / self.scale[here]
 
 
-def principal_axes(X: torch.Tensor, *, center: bool, standardize: bool) -> Axes:
-    """Decompose the smaller Gram matrix of ``X`` (n x p), in float64.
+@dataclass(frozen=True)
+class Moments:
+    """Means, scales and Gram matrices of the columns of X (n x p), band by band.
+
+    For weights that are constant within bands of columns, every weighted Gram matrix follows
+    from these: between features by scaling rows and columns, between rows as a weighted sum.
+    """
+
+    X: torch.Tensor
+    mean: torch.Tensor
+    scale: torch.Tensor
+    grams: tuple[torch.Tensor, ...]
+    center: bool
+
+    @property
+    def primal(self) -> bool:
+        """Whether Gram matrices are features x features (one of them) or rows x rows."""
+        return self.X.shape[1] <= len(self.X)
+
+    def axes(self, bands: Sequence[slice] = (), weights: np.ndarray | None = None) -> Axes:
+        """Principal axes, with the columns of each band multiplied by the root of its weight."""
+        n, p = self.X.shape
+        root = torch.ones(p, dtype=torch.float64)
+        weights = np.ones(len(self.grams)) if weights is None else weights
+        for band, weight in zip(bands, weights, strict=False):
+            root[band] = float(weight) ** 0.5
+        if self.primal:
+            gram = self.grams[0] * root * root[:, None]
+        else:
+            gram = torch.zeros_like(self.grams[0])
+            for part, weight in zip(self.grams, weights, strict=True):
+                gram.add_(part, alpha=float(weight))
+        power, vectors = torch.linalg.eigh(gram)
+        kept = power > max(n, p) * torch.finfo(torch.float64).eps * power[-1].clamp(min=1e-300)
+        power, vectors = power[kept], vectors[:, kept]
+        scale = self.scale / root  # infinite for a weight of zero: the column is nothing then
+        if self.primal:
+            scores = ((self.X.double() - self.mean) / scale) @ vectors
+            rotation = vectors
+        else:
+            scores = vectors * power.sqrt()
+            rotation = vectors / power.sqrt()
+        if self.center:
+            scores = torch.cat([scores, scores.new_ones(n, 1)], dim=1)
+            power = torch.cat([power, power.new_tensor([n])])
+        rows = None if self.primal else self.X
+        return Axes(self.mean, scale, scores, power, self.center, rotation.contiguous(), rows)
+
+
+def moments(
+    X: torch.Tensor, *, center: bool, standardize: bool, bands: Sequence[slice] = ()
+) -> Moments:
+    """Compute what principal axes need, in float64.
 
     Float64 costs a few per cent of a fit to thousands of units and keeps the weak components,
     which small alphas let through, as exact as the data.
     """
     n, p = X.shape
     mean, scale = X.new_zeros(p, dtype=torch.float64), X.new_ones(p, dtype=torch.float64)
-    for here in _blocks(p):
+    for here in _blocks(0, p):
         block = X[:, here].double()
         if center:
             mean[here] = block.mean(dim=0)
@@ -129,32 +186,25 @@ def principal_axes(X: torch.Tensor, *, center: bool, standardize: bool) -> Axes:
             # A constant feature says nothing; dividing by one keeps it at nothing.
             constant = deviation <= 1e-7 * block.abs().amax(dim=0)
             scale[here] = torch.where(constant, 1.0, deviation)
-    primal = p <= n
-    gram = X.new_zeros((min(n, p),) * 2, dtype=torch.float64)
-    for here in _blocks(max(n, p)):
-        if primal:
+    grams = []
+    if p <= n:
+        gram = X.new_zeros(p, p, dtype=torch.float64)
+        for here in _blocks(0, n):
             block = (X[here].double() - mean) / scale
             gram.addmm_(block.T, block)
-        else:
-            block = (X[:, here].double() - mean[here]) / scale[here]
-            gram.addmm_(block, block.T)
-    power, vectors = torch.linalg.eigh(gram)
-    kept = power > max(n, p) * torch.finfo(torch.float64).eps * power[-1].clamp(min=1e-300)
-    power, vectors = power[kept], vectors[:, kept]
-    if primal:
-        scores = ((X.double() - mean) / scale) @ vectors
-        rotation = vectors
+        grams.append(gram)
     else:
-        scores = vectors * power.sqrt()
-        rotation = vectors / power.sqrt()
-    if center:
-        scores = torch.cat([scores, scores.new_ones(n, 1)], dim=1)
-        power = torch.cat([power, power.new_tensor([n])])
-    return Axes(mean, scale, scores, power, center, rotation.contiguous(), None if primal else X)
+        for band in bands or (slice(0, p),):
+            gram = X.new_zeros(n, n, dtype=torch.float64)
+            for here in _blocks(band.start, band.stop):
+                block = (X[:, here].double() - mean[here]) / scale[here]
+                gram.addmm_(block, block.T)
+            grams.append(gram)
+    return Moments(X, mean, scale, tuple(grams), center)
 
 
-def _blocks(size: int, step: int = 4096) -> Iterator[slice]:
-    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+def _blocks(start: int, stop: int, step: int = 4096) -> Iterator[slice]:
+    return (slice(first, min(first + step, stop)) for first in range(start, stop, step))
 
 
 def resolve_folds(cv: Folds, n: int) -> list[tuple[np.ndarray, np.ndarray]]:

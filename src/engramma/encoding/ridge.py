@@ -20,9 +20,10 @@ import torch
 
 from engramma.encoding.folds import FoldMap, HeldOut, Score, build_fold
 from engramma.encoding.linear import (
+    Axes,
     Folds,
     as_matrix,
-    principal_axes,
+    moments,
     product,
     resolve_folds,
     threads,
@@ -81,6 +82,8 @@ class RidgeSolver:
     n_units : int
         How many units will be solved in all; a hint for choosing the cheapest form.
     dtype : {"float32", "float64"}
+    bands : sequence of slice
+        Columns of ``X`` that `weigh` weighs together; all columns weigh 1 at first.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class RidgeSolver:
         standardize: bool = False,
         n_units: int = 10_000,
         dtype: str = "float32",
+        bands: Sequence[slice] = (),
     ) -> None:
         if scoring not in ("r2", "correlation", "mse"):
             raise ConfigError(
@@ -123,14 +127,25 @@ class RidgeSolver:
                 f"folds of one presentation have no {scoring}",
                 mend="use larger folds, or scoring='mse'",
             )
-        self.axes = principal_axes(self.X, center=center, standardize=standardize)
+        self.bands = tuple(bands)
         self._alphas = torch.from_numpy(values)
-        self._shrinkage = self.axes.shrinkage(self._alphas).to(self.dtype)
-        self._loadings = self.axes.scores.T.to(self.dtype).contiguous()
+        self._moments = moments(self.X, center=center, standardize=standardize, bands=self.bands)
         tested = np.concatenate([test for _, test in self.folds])
         self._partition = len(tested) == self.n == len(np.unique(tested))
+        self.weigh(None)
+
+    def weigh(self, weights: np.ndarray | None) -> None:
+        """Give each band of features a weight: its columns are multiplied by the root of it."""
+        self._weights = weights
+        self.axes = self._moments.axes(self.bands, weights)
+        self._shrinkage = self.axes.shrinkage(self._alphas).to(self.dtype)
+        self._loadings = self.axes.scores.T.to(self.dtype).contiguous()
         self._kept: dict[int, FoldMap] = {}
         self._room = _KEEP
+
+    def _own_axes(self, rows: torch.Tensor) -> Axes:
+        settings = {"center": self.center, "standardize": self.standardize}
+        return moments(rows, bands=self.bands, **settings).axes(self.bands, self._weights)
 
     @property
     def units_per_chunk(self) -> int:
@@ -155,8 +170,7 @@ class RidgeSolver:
             train,
             test,
             self._alphas,
-            center=self.center,
-            standardize=self.standardize,
+            own_axes=self._own_axes,
             n_units=self.n_units,
         )
         size = fold.maps.nbytes + fold.loadings.nbytes
@@ -178,27 +192,35 @@ class RidgeSolver:
         DataError
             If a response is NaN or infinite (the unit is named), or the rows do not match.
         """
-        if Y.ndim != 2 or len(Y) != self.n:
-            raise DataError(
-                f"responses have shape {Y.shape} for {self.n} rows of features",
-                mend="give one row of features for each presentation",
-            )
-        rows = torch.as_tensor(np.asarray(Y), dtype=self.dtype).T.contiguous()
-        if rows.data_ptr() == Y.__array_interface__["data"][0]:
-            rows = rows.clone()
-        _check_finite(rows, first)
-        mean = rows.mean(dim=1)
-        level = rows.abs().amax(dim=1)
-        if self.center:
-            rows -= mean[:, None]
+        rows, mean = self._rows(Y, first)
+        level = (rows + mean[:, None]).abs_().amax(dim=1)
         cv_scores, total = self._cross_validate(rows, level)
         # Of equal scores the largest alpha wins: the simplest model that does as well.
         order = np.argsort(-self.alphas, kind="stable")
         choice = order[np.argmax(cv_scores.numpy()[order], axis=0)]
         weights = total.mul_(self._shrinkage[torch.from_numpy(choice)])
-        if not self.center:
-            mean = torch.zeros_like(mean)
         return Solution(choice, cv_scores.numpy(), weights.numpy(), mean.numpy())
+
+    def refit(self, Y: np.ndarray, choice: np.ndarray) -> torch.Tensor:
+        """Weights on the components (units x k) for alphas already chosen."""
+        rows, _ = self._rows(Y, 0)
+        return product(rows, self._loadings).mul_(self._shrinkage[torch.from_numpy(choice)])
+
+    def _rows(self, Y: np.ndarray, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Check responses and turn them, centred, to units x n; and their means."""
+        if Y.ndim != 2 or len(Y) != self.n:
+            raise DataError(
+                f"responses have shape {Y.shape} for {self.n} rows of features",
+                mend="give one row of features for each presentation",
+            )
+        kind = np.float64 if self.dtype == torch.float64 else np.float32
+        rows = torch.from_numpy(np.array(np.asarray(Y).T, dtype=kind, order="C"))
+        _check_finite(rows, first)
+        if not self.center:
+            return rows, torch.zeros(len(rows), dtype=self.dtype)
+        mean = rows.mean(dim=1)
+        rows -= mean[:, None]
+        return rows, mean
 
     def _cross_validate(
         self, rows: torch.Tensor, level: torch.Tensor
