@@ -7,10 +7,10 @@ from typing import Any
 
 #: Public names and the module each lives in; imported at first use, since most need torch.
 _PUBLIC = {
-    "available_models": "extract",
-    "extract": "extract",
-    "list_layers": "extract",
-    "load_model": "extract",
+    "available_models": "extraction",
+    "extract": "extraction",
+    "list_layers": "extraction",
+    "load_model": "extraction",
     "images": "media",
     "match_dimensions": "projection",
     "fit_pca": "projection",

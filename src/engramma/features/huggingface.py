@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, redirect_stderr
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,8 @@ class HuggingFaceModel(FeatureModel):
     @cached_property
     def config(self) -> Any:
         """The model's configuration."""
+        if "network" in self.__dict__:  # reading a GGUF file takes seconds
+            return self.network.config
         return self._load("AutoConfig")
 
     @cached_property
@@ -238,10 +242,13 @@ class HuggingFaceModel(FeatureModel):
         library = transformers()
         bars = library.utils.logging.is_progress_bar_enabled()
         library.utils.logging.disable_progress_bar()
+        # The bar of dequantisation heeds no setting; it is written to standard error.
+        quiet = redirect_stderr(StringIO()) if self.gguf else nullcontext()
         try:
-            return getattr(library, loader).from_pretrained(
-                str(self.folder), **self._source, **options
-            )
+            with quiet:
+                return getattr(library, loader).from_pretrained(
+                    str(self.folder), **self._source, **options
+                )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             raise ConfigError(
                 f"{loader} cannot read the model ({str(error).strip().splitlines()[0]})",
@@ -257,7 +264,9 @@ class HuggingFaceModel(FeatureModel):
         """The network, in evaluation mode and float32."""
         loader = "AutoModelForCausalLM" if self._causal else "AutoModel"
         options = {} if self.gguf else {"use_safetensors": True}
-        return self._load(loader, **options).float().eval()
+        network = self._load(loader, **options)
+        # Called on the base class, since transformers refuses it for GGUF even once dequantised.
+        return torch.nn.Module.float(network).eval()
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -306,9 +315,10 @@ class HuggingFaceModel(FeatureModel):
 
     def activations(self, items: Sequence[Any], layers: Sequence[str]) -> dict[str, Activation]:
         """Return hidden states and submodules as sequences, embedding and surprisal as vectors."""
+        network = self.network
         inputs = self._inputs(items)
         named = [n for n in layers if n not in self._static_layers]
-        with torch.inference_mode(), capture(self.network, named) as outputs:
+        with torch.inference_mode(), capture(network, named) as outputs:
             result, embedding = self._forward(inputs)
         states = result.hidden_states
         mask = self._mask(inputs, states[0].shape[1])

@@ -30,7 +30,8 @@ class EfficientNetLite0Model(FeatureModel):
     def activations(self, items: Sequence[Any], layers: Sequence[str]) -> dict[str, Activation]:
         """Return maps of stem, stages and head; vectors of features and logits."""
         if self._network is None:
-            network = efficientnet_lite0().to(memory_format=torch.channels_last)
+            network = efficientnet_lite0()
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._network = ModuleModel(network, self.name)
         return self._network.activations(items, layers)
 
