@@ -66,7 +66,7 @@ class SmallCNN(nn.Sequential):
 def layer_activations(
     model: nn.Module, inputs: np.ndarray, layers: Iterable[str], batch: int = 512
 ) -> dict[str, np.ndarray]:
-    """Outputs of named layers for every input, in evaluation mode.
+    """Run a network in evaluation mode and return the outputs of named layers.
 
     Parameters
     ----------

@@ -87,7 +87,8 @@ def figure_eight(n: int) -> np.ndarray:
 def two_rings(n: int) -> np.ndarray:
     """Two circles side by side, apart by their own diameter."""
     first, second = ring(n - n // 2), ring(n // 2)
-    return np.concatenate([first - [2, 0], second + [2, 0]])
+    apart = np.array([2.0, 0.0])
+    return np.concatenate([first - apart, second + apart])
 
 
 def sphere(n: int) -> np.ndarray:
@@ -175,7 +176,7 @@ def manifold_recording(
     noise: float = 0.5,
     n_runs: int = 4,
 ) -> Recording:
-    """A population whose responses to a continuum of stimuli form a manifold of known topology.
+    """Record a population whose responses to a continuum of stimuli form a known manifold.
 
     Parameters
     ----------

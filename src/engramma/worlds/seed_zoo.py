@@ -175,7 +175,7 @@ def seed_zoo_cohort(
     n_stimuli: int = 62,
     architecture: Literal["mlp", "cnn"] = "mlp",
 ) -> Cohort:
-    """Networks of different seeds as the subjects of a cohort that sees held-out digits.
+    """Show held-out digits to a cohort whose subjects are networks of different seeds.
 
     The region (``roi``) of a unit is its layer.
 
