@@ -185,7 +185,7 @@ def permutation_p_value(
 
 
 def select_units(responses: np.ndarray, onehot: np.ndarray, how_many: int) -> np.ndarray:
-    """Indices of the units whose class means differ most (largest one-way F)."""
+    """Return the indices of the units whose class means differ most (largest one-way F)."""
     x = responses - responses.mean(axis=0)
     count = onehot.sum(axis=0)
     sums = onehot.T @ x

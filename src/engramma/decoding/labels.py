@@ -1,4 +1,4 @@
-"""What classification needs beside responses: labels, checked splits, inner groups, permutations."""
+"""What classification needs beside responses: labels, splits, inner groups, permutations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Problem:
     notes: tuple[str, ...]
 
     def onehot(self, codes: np.ndarray) -> np.ndarray:
-        """Indicators, shape (permutations, n, classes), of codes, shape (permutations, n)."""
+        """Turn codes (permutations, n) into indicators (permutations, n, classes)."""
         return np.eye(len(self.classes))[codes]
 
 
