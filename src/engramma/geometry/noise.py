@@ -218,7 +218,7 @@ def _squared_norm(residuals: np.ndarray) -> float:
 
 
 def _ledoit_wolf_weight(residuals: np.ndarray, total: float) -> float:
-    """Shrinkage weight of Ledoit & Wolf 2004, their b² / d² (eqs. 14-17)."""
+    """Shrinkage weight of Ledoit & Wolf 2004, their b² / d²."""
     n, n_units = residuals.shape
     squared = _squared_norm(residuals) / n**2
     mean = total / n / n_units
@@ -229,7 +229,7 @@ def _ledoit_wolf_weight(residuals: np.ndarray, total: float) -> float:
 
 
 def _schaefer_strimmer_weight(residuals: np.ndarray, std: np.ndarray, dof: int) -> float:
-    """Shrinkage weight of Schäfer & Strimmer 2005 for correlations (their table 1, target D).
+    """Shrinkage weight of Schäfer & Strimmer 2005 for correlations.
 
     Sums over pairs of different units are those over all pairs minus those of each unit with
     itself, so that no unit x unit matrix is needed.
