@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from engramma.features.model import FeatureModel, ModuleModel, feature_model, file_fingerprint
+from engramma.features.model import FeatureModel, feature_model, file_fingerprint
 from engramma.features.pooling import Activation
 from engramma.nn.efficientnet import PACKAGE, EfficientNetLite0, efficientnet_lite0, weights_path
 
@@ -20,20 +21,32 @@ class EfficientNetLite0Model(FeatureModel):
     #: Without ``head``, whose mean over places is ``features``.
     default_layers = tuple(n for n in EfficientNetLite0.layers if n != "head")
 
-    def __init__(self) -> None:
-        self._network: ModuleModel | None = None
+    @cached_property
+    def network(self) -> EfficientNetLite0:
+        """The network; with channels last its convolutions are a third faster."""
+        network = efficientnet_lite0()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
     def identity(self) -> str:
         """Hash of the weights file."""
         return f"efficientnet-lite0 {file_fingerprint(weights_path())}"
 
     def activations(self, items: Sequence[Any], layers: Sequence[str]) -> dict[str, Activation]:
-        """Return maps of stem, stages and head; vectors of features and logits."""
-        if self._network is None:
-            network = efficientnet_lite0()
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._network = ModuleModel(network, self.name)
-        return self._network.activations(items, layers)
+        """Return maps of stem, stages and head, and vectors of features and logits.
+
+        The network runs as far as the deepest of ``layers``.
+        """
+        x = torch.stack([self.network.preprocess(image) for image in items])
+        x = x.contiguous(memory_format=torch.channels_last)
+        found: dict[str, Activation] = {}
+        for name in self.layers:
+            x = self.network.get_submodule(name)(x)
+            if name in layers:
+                found[name] = x
+            if len(found) == len(layers):
+                break
+        return found
 
 
 @feature_model(
