@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engramma.data.quality import drop_bad_units, quality
+from engramma.data.quality import check_recording, drop_bad_units
 from engramma.data.rdms import RDMs
 from engramma.data.read import read
 from engramma.data.recording import Cohort, Recording
@@ -143,7 +143,7 @@ def _clean(
     for subject, recording in members.items():
         found = list(recording.attrs.get("warnings") or ()) if subject else []
         cleaned[subject], dropped = drop_bad_units(recording)
-        for entry in [*found, *quality(cleaned[subject]), *dropped]:
+        for entry in [*found, *check_recording(cleaned[subject]), *dropped]:
             where = f"subject {subject}: " if subject else ""
             notices.append(Notice(entry["name"], where + entry["text"]))
     if isinstance(loaded, Cohort):
