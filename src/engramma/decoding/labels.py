@@ -11,6 +11,7 @@ import numpy as np
 
 from engramma.data.recording import Recording
 from engramma.data.splits import GUARDED, Split, guard, leave_one_out, run_ids
+from engramma.data.stimuli import _some
 from engramma.errors import ConfigError, DataError, DataWarning, LeakageError
 
 #: What is exchangeable when nothing can be decoded.
@@ -134,19 +135,18 @@ def inner_groups(recording: Recording, split: Split) -> np.ndarray:
 
 
 def _missing(codes: np.ndarray, classes: np.ndarray, splits: Sequence[Split]) -> Iterable[str]:
-    for side in ("train", "test"):
-        for split in splits:
-            absent = np.setdiff1d(np.arange(len(classes)), codes[getattr(split, side)])
-            if not len(absent):
-                continue
-            names = ", ".join(map(repr, map(str, classes[absent])))
-            if side == "train":
-                yield (
-                    f"class missing from training: {names} in {split.name or 'a split'}; "
-                    "its test presentations cannot be recognised there"
-                )
-            else:
-                yield f"class missing from test: {names} in {split.name or 'a split'}"
+    everything = np.arange(len(classes))
+    for side in ("training", "test"):
+        absent = [
+            np.setdiff1d(everything, codes[s.train if side == "training" else s.test])
+            for s in splits
+        ]
+        where = [s.name or f"fold {i}" for i, s in enumerate(splits) if len(absent[i])]
+        if not where:
+            continue
+        names = _some(classes[np.unique(np.concatenate(absent))])
+        note = f"class missing from {side}: {names}, in {_some(where)}"
+        yield note + ("; it cannot be recognised there" if side == "training" else "")
 
 
 def permuted(

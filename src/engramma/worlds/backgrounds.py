@@ -53,17 +53,21 @@ def crops(texture: np.ndarray, n: int, size: int, rng: np.random.Generator) -> n
     return texture[rows[:, :, None], columns[:, None, :]]
 
 
+def _colour(rgb: tuple[float, float, float]) -> np.ndarray:
+    return np.asarray(rgb, dtype=np.float32)[:, None, None, None]
+
+
 def _mix(
     where: np.ndarray, first: tuple[float, float, float], second: tuple[float, float, float]
 ) -> np.ndarray:
     """Blend from the second colour (``where`` 0) to the first (1)."""
-    a, b = (np.float32(c)[:, None, None, None] for c in (first, second))
+    a, b = (_colour(c) for c in (first, second))
     return b + np.clip(where, 0, 1)[None] * (a - b)
 
 
 def _over(image: np.ndarray, where: np.ndarray, colour: tuple[float, float, float]) -> None:
     """Paint a colour where ``where`` is 1."""
-    image += np.clip(where, 0, 1)[None] * (np.float32(colour)[:, None, None, None] - image)
+    image += np.clip(where, 0, 1)[None] * (_colour(colour) - image)
 
 
 @_background("room", indoors=True)

@@ -51,7 +51,7 @@ class Canvas:
             "own": own,
             "shade": own * 0.62,
             "bright": own * 0.55 + 0.45,
-            **{k: np.float32(c)[:, None, None, None] for k, c in TONES.items()},
+            **{k: np.asarray(c, np.float32)[:, None, None, None] for k, c in TONES.items()},
         }
 
     def paint(self, distance: np.ndarray, tone: str = "own") -> None:
@@ -284,12 +284,11 @@ def _letters(c: Canvas, words: tuple[str, ...]) -> None:
     for word in words:
         word_lines = []
         for place, glyph in enumerate(word):
-            for x0, y0, x1, y1 in _GLYPHS[glyph].split():
+            for line in _GLYPHS[glyph].split():
+                x0, y0, x1, y1 = map(int, line)
                 left = -0.72 + 0.56 * place
-                word_lines.append(
-                    (left + 0.16 * int(x0), 0.15 * int(y0) - 0.3)
-                    + (left + 0.16 * int(x1), 0.15 * int(y1) - 0.3)
-                )
+                ends = (left + 0.16 * x0, 0.15 * y0 - 0.3, left + 0.16 * x1, 0.15 * y1 - 0.3)
+                word_lines.append(ends)
         lines.append(word_lines)
     most = max(map(len, lines))
     # Words with fewer strokes repeat their last one.
@@ -298,8 +297,8 @@ def _letters(c: Canvas, words: tuple[str, ...]) -> None:
     c.box(0.0, 0.0, 0.97, 0.55)
     distance = np.full_like(c.u, 9.0)
     for i in range(most):
-        line = chosen[:, i]
-        piece = shapes.stroke(c.u, c.v, *(line[:, k].copy() for k in range(4)), 0.055)
+        x0, y0, x1, y1 = np.ascontiguousarray(chosen[:, i].T)
+        piece = shapes.stroke(c.u, c.v, x0, y0, x1, y1, 0.055)
         np.minimum(distance, piece, out=distance)
     c.paint(distance, "dark")
 

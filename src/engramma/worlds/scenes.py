@@ -105,7 +105,7 @@ def make_scenes(
     for start in track(range(0, n, _BLOCK), "rendering scenes"):
         block = slice(start, min(start + _BLOCK, n))
         images[block], masks[block] = _render(table[block], geometry[block], texture, size, rng)
-    texts = [captions(row, rng) for row in table.to_dict("records")]
+    texts = [captions({str(k): v for k, v in row.items()}, rng) for row in table.to_dict("records")]
     for i, name in enumerate(("caption", "caption_2", "caption_3")):
         table.insert(i, name, [t[i] for t in texts])
     return Scenes(StimulusSet(table, images=images, attrs={"source": "rendered scenes"}), masks)
@@ -198,12 +198,9 @@ def _render(
             for start in range(0, len(rows), _GROUP):
                 some = rows[start : start + _GROUP]
                 _place(image, masks, k + 1, category, some, numbers, hues, forms, direction)
-    line = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    glow = rng.uniform(0.85, 1.1, n).astype(np.float32)[:, None, None]
-    glow = glow * (
-        1 + direction[:, 0, None, None] * line + direction[:, 1, None, None] * line[:, None]
-    )
-    image *= glow
+    line = np.linspace(-0.5, 0.5, size).astype(np.float32)
+    across, down = direction.T[:, :, None, None]
+    image *= rng.uniform(0.85, 1.1, (n, 1, 1)) * (1 + across * line + down * line[:, None])
     image += np.float32(0.02) * crops(rng.standard_normal((97, 97), np.float32), n, size, rng)
     pixels = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
     return np.moveaxis(pixels, 0, -1), masks
