@@ -33,14 +33,14 @@ def simulate_ssvep(
     sfreq: float = 250.0,
     microvolts: float = 10.0,
 ) -> Cohort:
-    """Generate a cohort whose visual cortex follows a flicker.
+    r"""Generate a cohort whose visual cortex follows a flicker.
 
-    The response to frequency f with phase :math:`\\phi` at channel c of subject s is
+    The response to frequency f with phase :math:`\phi` at channel c of subject s is
 
-    .. math:: \\sum_h a_h\\, p_{h,s,c} \\sin(2 \\pi h f (t - \\tau) + h \\phi), \\quad t \\ge \\tau
+    .. math:: \sum_h a_h\, p_{h,s,c} \sin(2 \pi h f (t - \tau) + h \phi), \quad t \ge \tau
 
     with amplitudes :math:`a_h = 1/h`, a topography :math:`p_{h,s}` that mixes one shared by all
-    with one of the subject's own, and :math:`\\tau` the subject's visual latency plus, with
+    with one of the subject's own, and :math:`\tau` the subject's visual latency plus, with
     ``jitter``, a new delay in each trial. Noise has a 1/f power spectrum and is mixed between
     channels in the subject's own way.
 
