@@ -42,6 +42,9 @@ class Reader:
         parameters are the options of the format.
     inspect : callable, optional
         ``inspect(path, **options) -> dict``: what is in the file, without loading responses.
+    generic : bool
+        Whether it takes any file of a container format (npz, MATLAB, ...), and so is asked after
+        the readers that know what is inside.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Reader:
     recognises: Callable[[Path], bool]
     read: Callable[..., Data]
     inspect: Callable[..., dict[str, Any]] | None = None
+    generic: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -66,11 +70,13 @@ def reader(
     description: str,
     recognises: Callable[[Path], bool],
     inspect: Callable[..., dict[str, Any]] | None = None,
+    generic: bool = False,
 ) -> Callable[[F], F]:
     """Register the decorated ``f(path, *, option=...)`` as the reader of one format."""
 
     def register(function: F) -> F:
-        registry.readers.add(name, Reader(name, description, recognises, function, inspect))
+        added = Reader(name, description, recognises, function, inspect, generic)
+        registry.readers.add(name, added)
         return function
 
     return register
@@ -134,7 +140,7 @@ def find_reader(path: Path, format: str | None = None) -> Reader:
     check_readable(path)
     if format is not None:
         return registry.readers.get(format)
-    found = registry.readers.all().values()
+    found = sorted(registry.readers.all().values(), key=lambda r: r.generic)
     with readable(path):
         for candidate in found:
             if candidate.recognises(path):

@@ -52,6 +52,7 @@ def _array(value: Any) -> np.ndarray:
     "matlab",
     description="a .mat file (v5 to v7.3) with 'responses' and 'stimulus', or a folder of them",
     recognises=_recognises,
+    generic=True,
 )
 def read_matlab(
     path: Path,

@@ -523,6 +523,7 @@ def _inspect(path: Path, **options: Any) -> dict[str, Any]:
     "nifti",
     description="a 4-D NIfTI image, or a folder of them, with event tables",
     recognises=_recognises,
+    generic=True,
     inspect=_inspect,
 )
 def read_nifti(

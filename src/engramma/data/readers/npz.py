@@ -54,6 +54,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     "npz",
     description="an .npz archive with 'responses' and 'stimulus', or a folder of them",
     recognises=_recognises,
+    generic=True,
 )
 def read_npz(
     path: Path,

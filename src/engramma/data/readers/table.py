@@ -113,6 +113,7 @@ def _long(table: pd.DataFrame, path: Path) -> dict[str, np.ndarray]:
     "table",
     description="a CSV or TSV of responses, wide or long, with a column 'stimulus'",
     recognises=_recognises,
+    generic=True,
 )
 def read_response_table(
     path: Path,

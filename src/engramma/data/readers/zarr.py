@@ -50,6 +50,7 @@ def _inspect(path: Path, **options: Any) -> dict[str, Any]:
     "zarr",
     description="a zarr written by engramma, or a zarr group with 'responses' and 'stimulus'",
     recognises=_recognises,
+    generic=True,
     inspect=_inspect,
 )
 def read_zarr(
