@@ -83,6 +83,7 @@ def sparse_map(
     between: np.ndarray,
     penalty: float,
     *,
+    start: np.ndarray | None = None,
     tolerance: float = 1e-7,
     max_iterations: int = 20_000,
 ) -> np.ndarray:
@@ -102,6 +103,8 @@ def sparse_map(
         Correlations of first with second units.
     penalty : float
         Zero gives least squares.
+    start : ndarray, shape (n_first, n_second), optional
+        Weights to start from, such as those of a neighbouring penalty.
     tolerance : float
         Largest violation of the optimality conditions that ends the iteration.
     max_iterations : int
@@ -122,7 +125,7 @@ def sparse_map(
     if penalty == 0:
         return np.linalg.lstsq(within, between, rcond=1e-10)[0]
     step = 1.0 / np.linalg.eigvalsh(within)[-1]
-    weights = np.zeros_like(between)
+    weights = np.zeros_like(between) if start is None else start
     ahead, momentum = weights, 1.0
     for _ in range(max_iterations):
         moved = _shrink(ahead - step * (within @ ahead - between), step * penalty)
