@@ -55,8 +55,8 @@ def bootstrap(
     compared, bounds = prepare(models, data, method), prepare_ceiling(data, method)
     wanted = [over, *([(f,) for f in over] if single and len(over) == 2 else [])]
     out = {f: np.full((n_bootstrap, len(models) + 2), np.nan) for f in wanted}
-    counts = _draw(n, n_bootstrap, rng)
-    times = _draw(n_subjects, n_bootstrap, rng)
+    counts = draw(n, n_bootstrap, rng)
+    times = draw(n_subjects, n_bootstrap, rng)
 
     if ("subjects",) in out:
         # Few subjects can be drawn in few ways: the ceiling of each way is computed once.
@@ -78,7 +78,7 @@ def bootstrap(
     return out
 
 
-def _draw(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
+def draw(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of ``n`` is drawn in ``n`` draws, shape (n_bootstrap, n)."""
     return rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap).astype(np.float64)
 
