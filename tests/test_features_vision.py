@@ -182,7 +182,7 @@ def test_any_image_size_and_normalised_to_a_common_range(rng):
     images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((50, 90), (300, 200))]
     maps = GaborBank().activations(images, ["energy"])["energy"]
     assert maps.shape == (2, 40, 128, 128)
-    assert 0 <= maps.min() and maps.max() <= 8  # one orientation alone: r / (mean r) = 8
+    assert maps.min() >= 0 and maps.max() <= 8  # one orientation alone: r / (mean r) = 8
     with pytest.raises(ConfigError, match="do not fit"):
         GaborBank(frequencies=(64,))
 

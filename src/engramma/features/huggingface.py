@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from engramma.errors import ConfigError
 from engramma.features.model import FeatureModel, file_fingerprint
@@ -23,6 +24,8 @@ from engramma.nn.hooks import capture, list_modules, match_names
 
 INSTALL = "pip install 'engramma[language]'"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+#: What transformers raises for a model that is incomplete, damaged or unknown to it.
+LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 SURPRISAL = "surprisal"
 EMBEDDING = "embedding"
 
@@ -249,7 +252,7 @@ class HuggingFaceModel(FeatureModel):
                 return getattr(library, loader).from_pretrained(
                     str(self.folder), **self._source, **options
                 )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except LOAD_ERRORS as error:
             raise ConfigError(
                 f"{loader} cannot read the model ({str(error).strip().splitlines()[0]})",
                 where=str(self.folder / (self.gguf or "")),
