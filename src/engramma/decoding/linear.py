@@ -129,8 +129,9 @@ def _ledoit_wolf(
         - 2 * (total[:, :, None, :] * scaled**2).sum((-1, -2))
         + (gram**2).sum((-1, -2))
     )
-    inner = np.einsum("tnd,tpcd->tpnc", space.train, means, optimize=True)
-    own = (inner * onehot).sum(-1)
+    flat = means.reshape(len(means), -1, means.shape[-1])
+    inner = (flat @ np.swapaxes(space.train, 1, 2)).reshape(*means.shape[:3], n)
+    own = (inner * np.swapaxes(onehot, 1, 2)).sum(axis=2)
     norm = onehot @ (means**2).sum(-1)[..., None]
     length = (space.train**2).sum(-1)[:, None, :] - 2 * own + norm[..., 0]
     delta = (squares - within**2 / p) / p
@@ -226,7 +227,10 @@ def classifier_named(name: str) -> Fit:
 
 def scores(weights: np.ndarray, offsets: np.ndarray, projected: np.ndarray) -> np.ndarray:
     """Class scores, shape (times, permutations, n, classes), of projected responses."""
-    return np.einsum("tnd,tpdc->tpnc", projected, weights, optimize=True) + offsets[:, :, None]
+    times, permutations, d, classes = weights.shape
+    planes = np.swapaxes(weights, 2, 3).reshape(times, permutations * classes, d)
+    values = (planes @ np.swapaxes(projected, 1, 2)).reshape(times, permutations, classes, -1)
+    return np.swapaxes(values + offsets[..., None], 2, 3)
 
 
 def _class_means(space: Space, onehot: np.ndarray) -> np.ndarray:
