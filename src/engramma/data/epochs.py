@@ -182,8 +182,8 @@ def make_epochs(
     if lost:
         log.warn("epochs-incomplete", f"{lost} epochs run over an edge or a bad segment.")
     log.did(
-        f"Epochs from {1000 * settings.tmin:.0f} to {1000 * settings.tmax:.0f} ms around the events "
-        f"were cut (MNE-Python {version('mne')})."
+        f"Epochs from {1000 * settings.tmin:.0f} to {1000 * settings.tmax:.0f} ms around the "
+        f"events were cut (MNE-Python {version('mne')})."
     )
     epochs = remove_eye_movements(epochs, raw, settings, log)
     if settings.baseline is not None:

@@ -78,7 +78,7 @@ def _is_recording(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    """Find the recording files at a path: itself, those of a BIDS dataset, or those of the folder."""
+    """Find recordings: the path itself, those of a BIDS dataset, or those of the folder."""
     if _is_recording(path):
         return [path]
     if path.is_file():

@@ -86,7 +86,7 @@ def series_of(content: Any) -> dict[str, Any]:
         # Containers of series (Fluorescence, LFP ...) list them in a field of one of these names.
         for field in ("electrical_series", "roi_response_series", "time_series"):
             members = getattr(item, field, None)
-            if hasattr(members, "values"):
+            if members is not None and hasattr(members, "values"):
                 for member in members.values():
                     add(member)
         if hasattr(item, "data") and hasattr(item, "rate") and np.ndim(item.data) in (1, 2):
@@ -114,7 +114,7 @@ def presentations_of(content: Any, name: str | None, path: Path) -> tuple[str, p
     if name is None:
         likely = [t for t in tables if "presentation" in t] + [t for t in tables if t == "trials"]
         name = next(iter([*likely, *tables]), None)
-    if name not in tables:
+    if name is None or name not in tables:
         raise DataError(
             f"there is no interval table {name!r}" if name else "there is no interval table",
             where=f"{path} has {', '.join(tables) or 'none'}",
@@ -350,7 +350,8 @@ def _read_one(
 
 
 def _inspect(path: Path, **options: Any) -> dict[str, Any]:
-    runs, subjects, facts = [], [], {}
+    runs, subjects = [], []
+    facts: dict[str, Any] = {}
     for file in files_of(path, ".nwb"):
         with opened(file) as content:
             name, table = presentations_of(content, options.get("intervals"), file)
