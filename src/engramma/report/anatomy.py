@@ -106,40 +106,47 @@ def _still(
     finite = volume[np.isfinite(volume)]
     signed = bool(finite.min() < 0)
     top = float(np.abs(finite).max()) or 1.0
-    mode, cuts = _cuts(volume, affine)
-    n_cuts = sum(map(len, cuts)) if isinstance(cuts, dict) else len(cuts)
-    figure = plt.figure(figsize=(min(9.0, 1.9 + 1.7 * n_cuts if n_cuts > 1 else 5.2), 3.4))
-    display = plotting.plot_stat_map(
-        image,
-        bg_img=beneath,
-        display_mode=mode,
-        cut_coords=cuts,
-        figure=figure,
-        black_bg=False,
-        annotate=False,
-        draw_cross=False,
-        colorbar=True,
-        threshold=1e-6 if threshold is None else float(threshold),
-        cmap=_colour_map(signed),
-        vmin=-top if signed else 0.0,
-        vmax=top,
-        symmetric_cbar=signed,
-    )
-    display.annotate(size=9, scalebar=False)
-    figure.suptitle(label.replace("$", r"\$"), fontsize=9, x=0.02, y=1.03, ha="left")
-    return png(figure, dpi=130)
+    direction, cuts = _cuts(volume, affine)
+    rows = [cuts] if len(cuts) < 4 else [cuts[: len(cuts) // 2], cuts[len(cuts) // 2 :]]
+    limits = (-top if signed else 0.0, top)
+    figure = plt.figure(figsize=(5.0, 2.0 * len(rows) if len(cuts) > 1 else 2.9))
+    for number_of, row in enumerate(rows):
+        display = plotting.plot_stat_map(
+            image,
+            bg_img=beneath,
+            display_mode=direction,
+            cut_coords=row,
+            figure=figure,
+            axes=(0, 1 - (number_of + 1) / len(rows), 1, 1 / len(rows)),
+            black_bg=False,
+            annotate=False,
+            draw_cross=False,
+            colorbar=False,
+            threshold=1e-6 if threshold is None else float(threshold),
+            cmap=_colour_map(signed),
+            vmin=limits[0],
+            vmax=limits[1],
+        )
+        display.annotate(size=9, scalebar=False)
+    colours = plt.cm.ScalarMappable(plt.Normalize(*limits), _colour_map(signed))
+    place = figure.add_axes((0.25, -0.06, 0.5, 0.025))
+    bar = figure.colorbar(colours, cax=place, orientation="horizontal")
+    hidden = "" if threshold is None else f", drawn from {number(float(threshold))}"
+    bar.set_label(f"{label}{hidden}".replace("$", r"\$"), fontsize=10)
+    bar.ax.tick_params(labelsize=9)
+    bar.outline.set_visible(False)
+    return png(figure, dpi=180)
 
 
 def _colour_map(signed: bool) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    if signed:
-        return LinearSegmentedColormap.from_list("engramma", [c for _, c in DIVERGING])
-    # The lightest step is left out: it would vanish on white paper.
-    return LinearSegmentedColormap.from_list("engramma", [c for _, c in SEQUENTIAL[1:]])
+    # The lightest step of the one-sided scale is left out: it would vanish on white paper.
+    steps = DIVERGING if signed else SEQUENTIAL[1:]
+    return LinearSegmentedColormap.from_list("engramma", [str(c) for _, c in steps])
 
 
-def _cuts(volume: np.ndarray, affine: np.ndarray) -> tuple[str, Any]:
+def _cuts(volume: np.ndarray, affine: np.ndarray) -> tuple[str, list[float]]:
     """Which way to cut: a stack of axial slices, or only along the axis of a single slice."""
     import nibabel as nib
 
@@ -335,7 +342,7 @@ def flatten(x: Any, y: Any, z: Any = None) -> np.ndarray:
 def _maps(
     rows: list[np.ndarray], x: Any, y: Any, z: Any, titles: list[str], label: str
 ) -> bytes | None:
-    """Draw maps in rows of six; None where sensors are too few or in one line."""
+    """Draw maps in rows of four; None where sensors are too few or in one line."""
     n = len(np.asarray(x).ravel())
     if any(len(row) != n for row in rows):
         raise DataError(
@@ -355,17 +362,19 @@ def _maps(
     from scipy.spatial import QhullError
 
     at = flatten(*(None if a is None else np.asarray(a, dtype=float)[known] for a in (x, y, z)))
+    if np.linalg.matrix_rank(at - at.mean(axis=0), tol=1e-3) < 2:
+        return None  # sensors in one line span no surface
     shown = [row[known] for row in rows]
     top = float(np.abs(np.concatenate(shown)).max()) or 1.0
     signed = bool(min(row.min() for row in shown) < 0)
     limits = (-top, top) if signed else (float(min(row.min() for row in shown)), top)
-    columns = min(len(rows), 6)
+    columns = min(len(rows), 4)
     lines = -(-len(rows) // columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(1.75 * columns if len(rows) > 1 else 3.2, 2.1 * lines + 0.7)
+        lines, columns, figsize=(1.35 * columns if len(rows) > 1 else 3.0, 1.65 * lines + 0.7)
     )
     panels = np.atleast_1d(axes).ravel()
-    image = None
+    image: Any = None
     try:
         for panel, row, title in zip(panels, shown, titles, strict=False):
             image, _ = mne.viz.plot_topomap(
@@ -380,13 +389,15 @@ def _maps(
                 contours=4,
             )
             panel.set_title(title, fontsize=9)
-    except (QhullError, ValueError):  # sensors in one line span no surface
+    except QhullError:  # sensors at too few distinct places
         plt.close(figure)
         return None
     for panel in panels[len(rows) :]:
         panel.set_visible(False)
-    bar = figure.colorbar(image, ax=panels.tolist(), orientation="horizontal", aspect=30, pad=0.06)
-    bar.set_label(label.replace("$", r"\$"), fontsize=9)
+    bar = figure.colorbar(
+        image, ax=panels.tolist(), orientation="horizontal", aspect=24, shrink=0.7, pad=0.06
+    )
+    bar.set_label(label.replace("$", r"\$"), fontsize=10)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    return png(figure)
+    return png(figure, dpi=180)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engramma.report.plot import colour, need, number, plot, rounded, text, ticks
+from engramma.report.plot import colour, need, number, plot, rounded, short, text, ticks
 
 
 def histogram(
@@ -38,7 +38,7 @@ def histogram(
         counts = np.histogram(v, edges)[0]
         height = counts / max(len(v), 1) * 100 if share else counts
         lost = len(groups[name]) - len(v)
-        label = f"{name} (n = {number(len(v))}"
+        label = f"{short(name)} (n = {number(len(v))}"
         label += f", median {number(np.median(v))}" if len(v) else ""
         label += f", {number(lost)} not finite)" if lost else ")"
         traces.append(
@@ -114,7 +114,12 @@ def bars(
         need(len(points) == n, f"points of {len(points)} bars for {n} names", "bars")
         rows.append(_dots(points, names, flat))
     if p is not None:
-        rows.append(_p_values(value, high, np.asarray(p, dtype=float), flat))
+        above = [
+            np.max(column, initial=-np.inf) for column in ([[]] * n if points is None else points)
+        ]
+        top = np.fmax(value if high is None else np.asarray(high, dtype=float), above)
+        lift = 0.02 * np.ptp(np.append(top[np.isfinite(top)], 0.0))  # clear of the points
+        rows.append(_p_values(np.fmax(value, top) + lift, np.asarray(p, dtype=float), flat))
     return _finish(rows, names, ylabel, chance, ceiling, flat, n)
 
 
@@ -143,7 +148,7 @@ def grouped_bars(
         need(value.shape == (n,), f"{n} names for {group!r} of shape {value.shape}", "grouped_bars")
         at = np.arange(n) + (i - (k - 1) / 2) * 0.8 / k
         row = _bar(at, value, low, high, names, flat, fill=colour(i), width=0.72 / k)
-        rows.append({**row, "name": text(group)})
+        rows.append({**row, "name": text(group, 40)})
     return _finish(rows, names, ylabel, chance, ceiling, flat, n * k)
 
 
@@ -201,7 +206,7 @@ def partition(
             "x": rounded(column),
             "width": 0.6,
             "marker": {"color": fill, "line": {"color": "var(--paper)", "width": 1}},
-            "name": text(name),
+            "name": text(name, 40),
             "hovertemplate": "%{x:.4f}<extra>" + text(name) + "</extra>",
         }
         for name, column, fill in columns
@@ -296,14 +301,13 @@ def _dots(points: Any, names: Sequence[str], flat: bool) -> dict[str, Any]:
     }
 
 
-def _p_values(value: np.ndarray, high: Any, p: np.ndarray, flat: bool) -> dict[str, Any]:
+def _p_values(top: np.ndarray, p: np.ndarray, flat: bool) -> dict[str, Any]:
     position, size = _axes(flat)
-    top = value if high is None else np.fmax(value, np.asarray(high, dtype=float))
     words = ["" if not np.isfinite(x) else "p < .001" if x < 1e-3 else f"p = {x:.3f}" for x in p]
     return {
         "type": "scatter",
         "mode": "text",
-        position: list(range(len(value))),
+        position: list(range(len(top))),
         size: rounded(np.fmax(top, 0)),
         "text": [f"  {w}" if flat else w for w in words],
         "textposition": "middle right" if flat else "top center",
@@ -322,7 +326,7 @@ def _dashed(x: list[Any], y: list[Any], name: str) -> dict[str, Any]:
         "x": x,
         "y": y,
         "line": {"dash": "dash", "width": 1.4, "color": "var(--ink)"},
-        "name": text(name),
+        "name": text(name, 40),
         "hoverinfo": "skip",
     }
 
@@ -359,11 +363,30 @@ def _finish(
         x, y = ([chance, chance], ends) if flat else (ends, [chance, chance])
         rows.append(_dashed(x, y, f"chance ({number(float(chance))})"))
     place = ticks(names, 26, range=ends[::-1] if flat else ends)
-    size = {"title": {"text": text(ylabel)}, "zeroline": True, "rangemode": "tozero"}
     position, grows = _axes(flat)
+    size = {"title": {"text": text(ylabel)}, "zeroline": True}
+    size["range"] = _extent([*under, *rows], grows, 0.26 if flat else 0.12)
     return plot(
         [*under, *rows],
         {f"{position}axis": place, f"{grows}axis": size, "barmode": "overlay"},
         alt=f"Bar chart of {ylabel} for {len(names)} names",
         height=130 + 26 * max(n_bars, 3) if flat else 340,
+        max_width=None if flat else min(240 + 90 * n_bars, 860),
     )
+
+
+def _extent(traces: list[dict[str, Any]], grows: str, for_text: float) -> list[float]:
+    """Range that holds zero, all values with their intervals, and what is written beside them."""
+    low, high, written = 0.0, 0.0, False
+    for trace in traces:
+        values = np.array(trace[grows], dtype=float)
+        error = trace.get(f"error_{grows}")
+        arms = [np.zeros(len(values))] * 2
+        if error is not None:
+            arms = [np.nan_to_num(np.array(error[k], float)) for k in ("array", "arrayminus")]
+        if np.isfinite(values).any():
+            high = max(high, float(np.nanmax(values + arms[0])))
+            low = min(low, float(np.nanmin(values - arms[1])))
+        written = written or trace.get("mode") == "text"
+    reach = (high - low) or 1.0
+    return [low - (0.05 * reach if low < 0 else 0), high + (for_text if written else 0.05) * reach]

@@ -17,6 +17,7 @@ from engramma.report.plot import (
     number,
     plot,
     rounded,
+    short,
     text,
 )
 
@@ -84,7 +85,7 @@ def lines(
                 "x": rounded(x, 5),
                 "y": rounded(y),
                 "line": {"width": 2, "color": colour(i), "dash": "solid" if i < 8 else "dot"},
-                "name": text(name),
+                "name": text(name, 40),
                 **group,
             }
         )
@@ -181,7 +182,7 @@ def scatter(
             "marker": {"size": size, "opacity": 0.75, **marker},
             "hovertext": None if names is None else names[which].tolist(),
             "hovertemplate": given + "(%{x}, %{y})<extra>" + text(name) + "</extra>",
-            "name": text(name),
+            "name": text(name, 40),
             "showlegend": bool(name),
         }
 
@@ -239,7 +240,8 @@ def ranking(ranks: Any, n_candidates: int, ylabel: str = "identified among the f
         need(len(found) > 0, f"{name!r} has no ranks", "ranking")
         need(found[0] >= 1 and found[-1] <= n_candidates, "ranks lie outside 1 to n", "ranking")
         share = np.searchsorted(found, k, side="right") / len(found) * 100
-        label = f"{name} (first: {share[0]:.0f} %, median rank {number(float(np.median(found)))})"
+        middle = number(float(np.median(found)))
+        label = f"{short(name)} (first: {share[0]:.0f} %, median rank {middle})"
         traces.append(
             {
                 "type": "scatter",

@@ -119,7 +119,8 @@ def rdm(
     drawing = plot(
         [trace],
         {
-            "xaxis": ticks(labels, 14, tickangle=-60),
+            # Rows and columns are the same stimuli: where they are many, one set of names does.
+            "xaxis": ticks(labels, 14, tickangle=-60, showticklabels=n <= 40, ticks=""),
             "yaxis": ticks(labels, 14, autorange="reversed"),
         },
         alt=f"Dissimilarity matrix of {n} stimuli{f': {title}' if title else ''}",
@@ -321,19 +322,17 @@ def mds(
                     "color": colour(i),
                     "symbol": SYMBOLS[i % len(SYMBOLS)],
                 },
-                "name": text(level),
+                "name": text(level, 40),
                 "showlegend": bool(level),
             }
         )
     span = float(np.ptp(xy, axis=0).max()) or 1.0
     middle = (xy.max(axis=0) + xy.min(axis=0)) / 2
-    reach = span * 0.58
+    reach = np.maximum(np.ptp(xy, axis=0) / 2, span / 5) + span * 0.09
     layout: dict[str, Any] = {
         axis: {
-            "range": [float(middle[i] - reach), float(middle[i] + reach)],
-            "showticklabels": False,
-            "showgrid": False,
-            "zeroline": False,
+            "range": [float(middle[i] - reach[i]), float(middle[i] + reach[i])],
+            "visible": False,
         }
         for i, axis in enumerate(("xaxis", "yaxis"))
     }
@@ -362,8 +361,8 @@ def mds(
         layout,
         alt=f"Map of {n} stimuli by multidimensional scaling",
         height=520,
-        ratio=1.0,
-        max_width=640,
+        ratio=float(min(reach[1] / reach[0], 1.5)),
+        max_width=720,
     )
 
 
@@ -377,7 +376,7 @@ def image_grid(images: Sequence[Any], titles: Sequence[str]) -> str:
     """
     need(len(images) == len(titles), f"{len(images)} images, {len(titles)} titles", "image_grid")
     cells = "".join(
-        f'<li><img src="{thumbnail(image, 128)}" alt="{escape(str(title))}" loading="lazy">'
+        f'<li><img src="{thumbnail(image, 128)}" alt="{escape(str(title))}">'
         f"<span>{escape(str(title))}</span></li>"
         for image, title in zip(images, titles, strict=True)
     )

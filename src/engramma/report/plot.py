@@ -29,14 +29,14 @@ N_COLOURS = 8
 ON_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b5548c", "#b07d00", "#3a9bd0", "#6b7280", "#7b5d3a")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 
-SEQUENTIAL = [
+SEQUENTIAL: list[list[Any]] = [
     [0.0, "#f3f1ea"],
     [0.25, "#a9cfd0"],
     [0.5, "#4c9db0"],
     [0.75, "#226286"],
     [1.0, "#132a4d"],
 ]
-DIVERGING = [
+DIVERGING: list[list[Any]] = [
     [0.0, "#08467e"],
     [0.25, "#5e9fcb"],
     [0.5, "#f4f2ee"],
@@ -53,11 +53,17 @@ def colour(number: int, soft: bool = False) -> str:
 
 
 def text(value: Any, most: int | None = None) -> str:
-    """Escape a label for plotly, shortened to ``most`` characters."""
+    """Escape a label for plotly, shortened in its middle to ``most`` characters."""
+    return escape(" ".join(str(value).split()) if most is None else short(value, most), quote=False)
+
+
+def short(value: Any, most: int = 36) -> str:
+    """Shorten a label in its middle, since names of layers and files differ at their ends."""
     label = " ".join(str(value).split())
-    if most is not None and len(label) > most:
-        label = label[: most - 1].rstrip() + "…"
-    return escape(label, quote=False)
+    if len(label) <= most:
+        return label
+    head = (most - 1) // 2
+    return f"{label[:head].rstrip()}…{label[head + 1 - most :].lstrip()}"
 
 
 def number(value: Any) -> str:
@@ -65,11 +71,14 @@ def number(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
-        return f"{int(value):,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(int(value))
+        whole = int(value)
+        return f"{whole:,}".replace(",", "\u202f") if abs(whole) >= 10_000 else str(whole)
     if not math.isfinite(value):
         return "–"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+    if value == 0:
+        return "0"
     written = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
     return written.replace("-", "−")
 
@@ -164,6 +173,7 @@ def colour_bar(title: str) -> dict[str, Any]:
         "xanchor": "left",
         "len": 0.6,
         "thickness": 9,
+        "ypad": 4,
         "outlinewidth": 0,
         "nticks": 5,
         "title": {"text": text(title), "side": "top"},

@@ -29,11 +29,11 @@
     return base;
   }
 
-  function axis() {
+  function axis(standoff) {
     return {
       automargin: true, gridcolor: "var(--grid)", zerolinecolor: "var(--faint)",
       linecolor: "var(--faint)", tickcolor: "var(--faint)", ticks: "outside", ticklen: 3,
-      title: { standoff: 8, font: { size: 12, color: "var(--muted)" } }, tickfont: { size: 11 }
+      title: { standoff: standoff, font: { size: 12, color: "var(--muted)" } }, tickfont: { size: 11 }
     };
   }
 
@@ -42,9 +42,10 @@
       autosize: true, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif", size: 12, color: "var(--ink)" },
       margin: { l: narrow ? 36 : 48, r: 12, t: 14, b: 36 },
-      xaxis: axis(), yaxis: axis(),
+      xaxis: axis(), yaxis: axis(8),
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 12 }, bgcolor: "rgba(0,0,0,0)" },
       hoverlabel: { bgcolor: "var(--raised)", bordercolor: "var(--faint)", font: { color: "var(--ink)" }, align: "left" },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: "var(--faint)", activecolor: "var(--ink)" },
       dragmode: narrow ? false : "zoom", hovermode: "closest"
     };
     var whole = merge(base, JSON.parse(JSON.stringify(layout)));
@@ -66,7 +67,7 @@
       var keep = function (_, i) { return i % step === 0; };
       wanted.tickvals = wanted.tickvals.filter(keep);
       wanted.ticktext = wanted.ticktext.filter(keep).map(function (label) {
-        return narrow && label.length > 14 && label.indexOf("&") < 0 ? label.slice(0, 13) + "…" : label;
+        return narrow && label.length > 14 && label.indexOf("&") < 0 ? label.slice(0, 6) + "…" + label.slice(-7) : label;
       });
     });
   }
@@ -88,7 +89,7 @@
       // What labels, legend and colour scale take is known only now: settle height and ticks.
       // A second look settles margins that shorter tick labels have given back.
       var chain = Promise.resolve();
-      for (var round = 0; round < (ratio ? 2 : 1); round += 1) {
+      for (var round = 0; round < (ratio ? 3 : 1); round += 1) {
         chain = chain.then(function () {
           var full = place._fullLayout, fitted = themed(spec.layout, narrow);
           fitted.width = width;
