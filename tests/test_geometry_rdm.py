@@ -220,7 +220,7 @@ def test_movie_is_an_rdm_per_time_point(rng):
 
 @pytest.mark.parametrize("method", ["sqeuclidean", "correlation", "crossnobis"])
 def test_from_disk_equals_from_memory(rng, tmp_path, method):
-    recording = repeats(rng, n_units=2500)
+    recording = repeats(rng, n_units=5000)
     save_recording(recording, tmp_path / "recording")
     lazy = open_recording(tmp_path / "recording")
     assert lazy.array.chunks is not None

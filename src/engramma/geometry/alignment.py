@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engramma.encoding.ridge import RidgeCV
-from engramma.encoding.scores import correlation
 from engramma.errors import ConfigError, DataError
 from engramma.geometry.dissimilarity import rdm
 from engramma.geometry.noise import gram
@@ -192,6 +190,9 @@ def linear_predictivity(
     ndarray, shape (n_units_y,)
         Pearson correlation of each unit; 0 for a unit that does not vary.
     """
+    from engramma.encoding.ridge import RidgeCV
+    from engramma.encoding.scores import correlation
+
     x, y = checked_pair(x, y)
     n = len(x)
     if not 2 <= n_folds <= n // 2:
@@ -205,7 +206,6 @@ def linear_predictivity(
         train = fold != f
         inner = min(5, int(train.sum()))
         model = RidgeCV(alphas=alphas, cv=inner, standardize=True).fit(x[train], y[train])
-        # Predicted around the training mean, so that means of folds do not enter the score.
         prediction[~train] = model.predict(x[~train])
     return correlation(y, prediction)
 

@@ -18,6 +18,7 @@ from engramma.data.rdms import RDMs
 from engramma.data.recording import Cohort, Recording
 from engramma.data.splits import run_ids
 from engramma.data.stimuli import StimulusSet
+from engramma.data.store import UNITS_PER_CHUNK
 from engramma.errors import ConfigError, DataError
 from engramma.geometry.dissimilarity import (
     METHODS,
@@ -26,7 +27,7 @@ from engramma.geometry.dissimilarity import (
     rdm,
     rdm_from_blocks,
 )
-from engramma.geometry.noise import CHUNK, Noise, NoiseMethod, estimate_noise
+from engramma.geometry.noise import Noise, NoiseMethod, estimate_noise
 from engramma.geometry.pairs import n_stimuli_of, pair_indices, to_pairs, to_square
 from engramma.progress import track
 
@@ -315,8 +316,10 @@ def _one_rdm(part: _Patterns, method: Method, noise: Noise | NoiseMethod | None)
 def _blocks(part: _Patterns) -> Iterator[np.ndarray]:
     """Mean patterns of some units at a time, read from disk."""
     patterns = part.mean if part.fold is None else part.means_by_fold
-    for start in range(0, part.values.sizes["unit"], CHUNK):
-        yield patterns(np.asarray(part.values.isel(unit=slice(start, start + CHUNK)).values))
+    for start in range(0, part.values.sizes["unit"], UNITS_PER_CHUNK):
+        yield patterns(
+            np.asarray(part.values.isel(unit=slice(start, start + UNITS_PER_CHUNK)).values)
+        )
 
 
 def _crossnobis_with_training_noise(part: _Patterns, method: NoiseMethod) -> np.ndarray:
