@@ -90,11 +90,10 @@ def _still(
     background: Any,
 ) -> bytes:
     """Slices through the middle of what has values, along every axis that has extent."""
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
     import nibabel as nib
-    from matplotlib import pyplot as plt
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
     from nilearn import plotting
 
     image = nib.Nifti1Image(np.nan_to_num(volume), affine)
@@ -109,7 +108,7 @@ def _still(
     direction, cuts = _cuts(volume, affine)
     rows = [cuts] if len(cuts) < 4 else [cuts[: len(cuts) // 2], cuts[len(cuts) // 2 :]]
     limits = (-top if signed else 0.0, top)
-    figure = plt.figure(figsize=(5.0, 2.0 * len(rows) if len(cuts) > 1 else 2.9))
+    figure = Figure(figsize=(5.0, 2.0 * len(rows) if len(cuts) > 1 else 2.9))
     for number_of, row in enumerate(rows):
         display = plotting.plot_stat_map(
             image,
@@ -127,12 +126,12 @@ def _still(
             vmin=limits[0],
             vmax=limits[1],
         )
-        display.annotate(size=9, scalebar=False)
-    colours = plt.cm.ScalarMappable(plt.Normalize(*limits), _colour_map(signed))
+        display.annotate(size=11, scalebar=False)
+    colours = ScalarMappable(Normalize(*limits), _colour_map(signed))
     place = figure.add_axes((0.25, -0.06, 0.5, 0.025))
     bar = figure.colorbar(colours, cax=place, orientation="horizontal")
-    hidden = "" if threshold is None else f", drawn from {number(float(threshold))}"
-    bar.set_label(f"{label}{hidden}".replace("$", r"\$"), fontsize=10)
+    hidden = "" if threshold is None else f", drawn from {float(threshold):g}"
+    bar.set_label(f"{label}{hidden}".replace("$", r"\$"), fontsize=12)
     bar.ax.tick_params(labelsize=9)
     bar.outline.set_visible(False)
     return png(figure, dpi=180)
@@ -352,13 +351,12 @@ def _maps(
         )
     known = np.isfinite(np.asarray(x, float)) & np.isfinite(np.asarray(y, float))
     known &= np.isfinite(np.sum(rows, axis=0))
+    if z is not None:
+        known &= np.isfinite(np.asarray(z, float))
     if known.sum() < 4:
         return None
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
     import mne
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
     from scipy.spatial import QhullError
 
     at = flatten(*(None if a is None else np.asarray(a, dtype=float)[known] for a in (x, y, z)))
@@ -370,10 +368,8 @@ def _maps(
     limits = (-top, top) if signed else (float(min(row.min() for row in shown)), top)
     columns = min(len(rows), 4)
     lines = -(-len(rows) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(1.35 * columns if len(rows) > 1 else 3.0, 1.65 * lines + 0.7)
-    )
-    panels = np.atleast_1d(axes).ravel()
+    figure = Figure(figsize=(1.35 * columns if len(rows) > 1 else 3.0, 1.65 * lines + 0.7))
+    panels = np.atleast_1d(figure.subplots(lines, columns)).ravel()
     image: Any = None
     try:
         for panel, row, title in zip(panels, shown, titles, strict=False):
@@ -390,7 +386,6 @@ def _maps(
             )
             panel.set_title(title, fontsize=9)
     except QhullError:  # sensors at too few distinct places
-        plt.close(figure)
         return None
     for panel in panels[len(rows) :]:
         panel.set_visible(False)

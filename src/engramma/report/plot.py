@@ -259,9 +259,7 @@ def thumbnail(image: Any, size: int = 96, border: str | None = None) -> str:
 
 
 def png(figure: Any, dpi: int = 150) -> bytes:
-    """Render a matplotlib figure, cropped to its content, and release it."""
-    from matplotlib import pyplot as plt
-
+    """Render a matplotlib figure, cropped to its content."""
     buffer = io.BytesIO()
     figure.savefig(
         buffer,
@@ -271,5 +269,4 @@ def png(figure: Any, dpi: int = 150) -> bytes:
         facecolor="white",
         metadata={"Software": None},
     )
-    plt.close(figure)
     return buffer.getvalue()
