@@ -12,6 +12,7 @@ sizes.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ CUE = 0.5
 SFREQ = 250.0
 SUBJECT = re.compile(r"s0*(\d+)\.mat", re.IGNORECASE)
 #: What scipy, h5py and pymatreader raise on damaged files.
-DAMAGED = (MatReadError, OSError, ValueError, TypeError, KeyError, EOFError)
+DAMAGED = (MatReadError, OSError, ValueError, TypeError, KeyError, EOFError, IndexError, zlib.error)
 
 
 def recognises(path: Path) -> bool:
@@ -112,7 +113,13 @@ def _read_subject(
     information: Mapping[str, Any] = {}
     if isinstance(content, Mapping):
         information = content.get("suppl_info") or {}
-        content = content["EEG"]
+        content = content.get("EEG")
+    if getattr(content, "dtype", np.dtype(object)).kind not in "fiu":
+        raise DataError(
+            "there are no trials in this file",
+            where=f"{file}, variable data",
+            mend="give an array data (Benchmark) or a structure data with the array EEG (BETA)",
+        )
     eeg = np.asarray(content, dtype=np.float32)
     frequencies, phases = _frequencies(file, information)
     eeg, swapped = _target_before_block(eeg, len(frequencies), file)

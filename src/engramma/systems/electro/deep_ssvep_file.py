@@ -22,6 +22,7 @@ KEY = "deep-ssvep"
 
 def save_decoder(decoder: DeepSSVEP, path: str | Path) -> None:
     """Write all networks of a decoder, and all it needs to decode, into one file."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if decoder.global_ is None or decoder.targets_ is None:
@@ -46,9 +47,9 @@ def save_decoder(decoder: DeepSSVEP, path: str | Path) -> None:
     try:
         save_file(tensors, work, metadata={KEY: json.dumps(facts)})
         work.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise DataError(
-            f"the decoder cannot be written ({error.strerror or error})",
+            f"the decoder cannot be written ({error})",
             where=str(path),
             mend="choose a folder that exists and that you may write to",
         ) from error
