@@ -42,40 +42,13 @@ SOURCES: Mapping[str, Source] = {
     "anterior temporal": Source((-0.6, 0.1, -0.2), (-0.7, 0.4, 0.4), 0.25, 0.12, "meaning"),
 }
 #: Sensors of the standard 10-20 system that stand for a cap of 32.
-CHANNELS = [
-    "Fp1",
-    "Fp2",
-    "F7",
-    "F3",
-    "Fz",
-    "F4",
-    "F8",
-    "FC5",
-    "FC1",
-    "FC2",
-    "FC6",
-    "T7",
-    "C3",
-    "Cz",
-    "C4",
-    "T8",
-    "CP5",
-    "CP1",
-    "CP2",
-    "CP6",
-    "P7",
-    "P3",
-    "Pz",
-    "P4",
-    "P8",
-    "PO7",
-    "PO3",
-    "POz",
-    "PO4",
-    "PO8",
-    "O1",
-    "O2",
-]
+# fmt: off
+CHANNELS = (
+    "Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "FC5", "FC1", "FC2", "FC6", "T7", "C3", "Cz", "C4",
+    "T8", "CP5", "CP1", "CP2", "CP6", "P7", "P3", "Pz", "P4", "P8", "PO7", "PO3", "POz", "PO4",
+    "PO8", "O1", "O2",
+)
+# fmt: on
 
 
 @world("evoked")
