@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from engramma.errors import ConfigError, DataError
-from engramma.report.anatomy import flatten
 from engramma.report.figures import FIGURES, draw
 from engramma.report.html import render, write_report
 from engramma.report.methods import methods_paragraph
 from engramma.report.plot import number, safe_json, thumbnail
+from engramma.report.scalp import flatten
 from engramma.study.references import BIBTEX, bibtex
 from engramma.study.result import Figure, Notice, Section, Study, Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engramma.errors import ConfigError, DataError, EngrammaError
-from engramma.report import anatomy, charts, curves, matrices
+from engramma.report import brain, charts, curves, matrices, scalp
 from engramma.study.result import Figure
 
 #: One drawing function a `Figure.kind`. Each takes `Figure.data` as keyword arguments and
@@ -25,9 +25,9 @@ FIGURES: dict[str, Callable[..., str]] = {
     "heatmap": matrices.heatmap,
     "mds": matrices.mds,
     "image_grid": matrices.image_grid,
-    "brain": anatomy.brain,
-    "sensors": anatomy.sensors,
-    "topomaps": anatomy.topomaps,
+    "brain": brain.brain,
+    "sensors": scalp.sensors,
+    "topomaps": scalp.topomaps,
 }
 
 

@@ -192,6 +192,15 @@ def scale(values: np.ndarray, centre: float | None = None) -> dict[str, Any]:
     return {"colorscale": DIVERGING, "zmin": centre - reach, "zmax": centre + reach}
 
 
+def colour_map(signed: bool) -> Any:
+    """Return the same colour scales for matplotlib."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # The lightest step of the one-sided scale is left out: it would vanish on white paper.
+    steps = DIVERGING if signed else SEQUENTIAL[1:]
+    return LinearSegmentedColormap.from_list("engramma", [str(c) for _, c in steps])
+
+
 def need(condition: bool, what: str, where: str) -> None:
     """Raise where figure data do not fit together."""
     if not condition:
