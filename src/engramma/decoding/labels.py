@@ -80,7 +80,7 @@ def pose(
     for split in chosen:
         check_split(recording, split, allow)
     groups = tuple(inner_groups(recording, split) for split in chosen)
-    notes = tuple(_missing(codes, classes, chosen))
+    notes = tuple(_missing(recording, codes, classes, chosen))
     for note in notes:
         warnings.warn(note, DataWarning, stacklevel=3)
     return Problem(codes, tuple(map(str, classes)), chosen, groups, notes)
@@ -134,14 +134,21 @@ def inner_groups(recording: Recording, split: Split) -> np.ndarray:
     return np.arange(len(split.train)) % INNER_GROUPS
 
 
-def _missing(codes: np.ndarray, classes: np.ndarray, splits: Sequence[Split]) -> Iterable[str]:
+def _missing(
+    recording: Recording, codes: np.ndarray, classes: np.ndarray, splits: Sequence[Split]
+) -> Iterable[str]:
+    """Say which classes training sets lack, and which runs lack them.
+
+    That a random fold of stimuli lacks a class in its test set is no news, and is not said.
+    """
     everything = np.arange(len(classes))
-    for side in ("training", "test"):
+    runs = [s for s in splits if "run" in separated(recording, s)]
+    for side, chosen in (("training", splits), ("test", runs)):
         absent = [
             np.setdiff1d(everything, codes[s.train if side == "training" else s.test])
-            for s in splits
+            for s in chosen
         ]
-        where = [s.name or f"fold {i}" for i, s in enumerate(splits) if len(absent[i])]
+        where = [s.name or "a split" for s, a in zip(chosen, absent, strict=True) if len(a)]
         if not where:
             continue
         names = _some(classes[np.unique(np.concatenate(absent))])
