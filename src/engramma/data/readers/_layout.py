@@ -192,7 +192,7 @@ def from_arrays(
 def by_subject(recording: Recording) -> dict[str, Recording]:
     """Take the subjects of a recording apart."""
     subject = recording.coord("subject")
-    names = sorted(set(subject), key=natural)
+    names = sorted(set(map(str, subject)), key=natural)
     if len(names) == 1:
         return {names[0]: recording}
     return {name: recording.select(np.flatnonzero(subject == name)) for name in names}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.io.matlab import MatReadError
 
 from engramma.data.epochs import (
     NOT_STIMULI,
@@ -62,6 +63,7 @@ MODALITY = {
 }
 #: What MNE raises on files that are damaged or not what their name says.
 ERRORS = (
+    MatReadError,
     OSError,
     ValueError,
     TypeError,
@@ -344,7 +346,7 @@ def _recording(
                 )
                 events = events_of(opened, path, root)
                 chosen, facts = choose_events(events, wanted, columns, path, log)
-                with decoding(path, "M/EEG recording", OSError, EOFError):
+                with decoding(path, "M/EEG recording", OSError, EOFError, RuntimeError, ValueError):
                     opened.load_data()
                 epochs = make_epochs(opened, chosen, settings, log)
             info, times, metadata = epochs.info, epochs.times, epochs.metadata

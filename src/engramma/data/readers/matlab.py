@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.io.matlab import MatReadError
 
 from engramma.data.read import check_readable, decoding, reader
 from engramma.data.readers._layout import files_of, read_layout
@@ -31,7 +32,7 @@ def load_mat(path: Path) -> dict[str, np.ndarray]:
 
     check_readable(path)
     errors = (OSError, ValueError, TypeError, KeyError, EOFError, IndexError, zlib.error)
-    with decoding(path, "MATLAB file", *errors, NotImplementedError):
+    with decoding(path, "MATLAB file", *errors, NotImplementedError, MatReadError):
         content = read_mat(str(path))
     content = {k: v for k, v in content.items() if not k.startswith(("__", "#"))}
     if len(content) == 1 and isinstance(next(iter(content.values())), dict):

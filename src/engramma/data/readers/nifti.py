@@ -375,7 +375,7 @@ def _estimate_all(arguments: list[tuple[Any, ...]], jobs: int) -> list[_Estimate
         return [_estimate(*a) for a in track(arguments, "estimating responses")]
     from joblib import Parallel, delayed
 
-    return list(Parallel(n_jobs=jobs)(delayed(_estimate)(*a) for a in arguments))
+    return list(Parallel(n_jobs=jobs, prefer="threads")(delayed(_estimate)(*a) for a in arguments))
 
 
 def _estimate(

@@ -84,7 +84,9 @@ def _long(table: pd.DataFrame, path: Path) -> dict[str, np.ndarray]:
             where=f"{path}, row {int(np.flatnonzero(double)[0]) + 2}",
             mend="tell presentations apart with a column 'presentation', 'run' or 'repetition'",
         )
-    code, presentations = pd.factorize(pd.MultiIndex.from_frame(table[keys].fillna("1")))
+    table = table.assign(**{k: table[k].fillna("1") for k in keys})
+    code = table.groupby(keys, sort=False).ngroup().to_numpy()
+    presentations = table.drop_duplicates(keys)
     unit_code, units = pd.factorize(table["unit"].astype(str))
     shape = [len(presentations), len(units)]
     index = [code, unit_code]
@@ -102,8 +104,7 @@ def _long(table: pd.DataFrame, path: Path) -> dict[str, np.ndarray]:
         )
     responses = np.full(shape, np.nan, dtype=np.float32)
     responses[tuple(index)] = pd.to_numeric(table["response"], errors="coerce")
-    labels = presentations.to_frame()
-    arrays |= {c: labels[c].to_numpy() for c in keys if c != "presentation"}
+    arrays |= {c: presentations[c].to_numpy() for c in keys if c != "presentation"}
     first = table.drop_duplicates("unit")
     arrays |= {c: first[c].to_numpy() for c in UNIT_FACTS if c in table}
     return {**arrays, "responses": responses, "unit": np.asarray(units, dtype=str)}
