@@ -280,3 +280,10 @@ def test_haxby_conditions_are_decoded_as_published(real_data):
     assert result.p_value == pytest.approx(1 / 1001)
     assert abs(result.null.mean() - 0.125) < 0.02
     assert len(result.folds) == 12
+
+
+def test_runs_of_one_class_cannot_be_permuted_within(rng):
+    x = rng.standard_normal((24, 5))
+    recording = Recording.from_arrays(x, np.repeat(["a", "b"] * 3, 4), run=np.repeat(range(6), 4))
+    with pytest.raises(DataError, match="each run holds one class"):
+        permutation_p_value(recording, rng=rng, n_permutations=10)

@@ -195,15 +195,15 @@ def permuted(
             f"exchange {exchange!r} is not known", mend="use 'auto', 'presentation' or 'stimulus'"
         )
     runs = run_ids(recording)
-    result = np.tile(problem.codes, (n_permutations, 1))
-    for run in np.unique(runs):
-        rows = np.flatnonzero(runs == run)
-        result[:, rows] = rng.permuted(result[:, rows], axis=1)
-    if (result == problem.codes).all():
+    members = [np.flatnonzero(runs == run) for run in np.unique(runs)]
+    if all(len(np.unique(problem.codes[rows])) < 2 for rows in members):
         raise DataError(
             "no label can be permuted within a run: each run holds one class",
             mend="use exchange='stimulus', or a design in which runs hold several classes",
         )
+    result = np.tile(problem.codes, (n_permutations, 1))
+    for rows in members:
+        result[:, rows] = rng.permuted(result[:, rows], axis=1)
     return result
 
 

@@ -18,8 +18,8 @@ from engramma.errors import ConfigError, DataError
 from engramma.progress import track
 
 Metric = Literal["auto", "auc", "accuracy"]
-#: Permutations that are fitted at once; bounds memory.
-_AT_ONCE = 50
+#: Numbers (times x permutations x presentations x classes) held at once; bounds memory.
+_NUMBERS_AT_ONCE = 2e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +131,10 @@ def decode_over_time(
     if n_permutations:
         codes = permuted(recording, problem, n_permutations, rng, exchange)
         parts = []
-        for start in track(range(0, n_permutations, _AT_ONCE), "permuting labels"):
-            some = codes[start : start + _AT_ONCE]
+        each = len(data) * recording.n_presentations * len(problem.classes)
+        step = max(1, int(_NUMBERS_AT_ONCE / each))
+        for start in track(range(0, n_permutations, step), "permuting labels"):
+            some = codes[start : start + step]
             out = _folds(data, problem, some, classifier, chosen, False)
             parts.append(np.tensordot(weight, np.nan_to_num(out), axes=1).T)
         null = np.concatenate(parts)
