@@ -94,14 +94,3 @@ def layer_activations(
     finally:
         model.train(training)
     return {name: np.concatenate(parts) for name, parts in collected.items()}
-
-
-def positions_as_samples(maps: np.ndarray) -> np.ndarray:
-    """Turn feature maps, input x map x height x width, into samples x maps.
-
-    Each position of each input becomes one sample, so that a unit is a map. An array that is
-    already sample x unit is returned as it is.
-    """
-    if maps.ndim == 2:
-        return maps
-    return np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1])

@@ -1,10 +1,31 @@
-"""Means, covariances and mutual information of units, gathered over a stream of samples."""
+"""Means, covariances and mutual information of units over many samples; numpy only."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from engramma.errors import DataError
+
+
+def positions_as_samples(maps: np.ndarray) -> np.ndarray:
+    """Turn feature maps, input x map x height x width, into samples x maps.
+
+    Each position of each input becomes one sample, so that a unit is a map. An array that is
+    already sample x unit is returned as it is.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two axes.
+    """
+    if maps.ndim < 2:
+        raise DataError(
+            f"activations have shape {maps.shape}",
+            mend="give stimulus x unit, or stimulus x map x height x width",
+        )
+    if maps.ndim == 2:
+        return maps
+    return np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1])
 
 
 class StreamingCovariance:

@@ -14,7 +14,6 @@ import numpy as np
 from engramma.contracts import Comparison, Task
 from engramma.errors import DataError
 from engramma.registry import add_task
-from engramma.worlds.seed_zoo import SeedZoo, digits
 
 N_NETWORKS = 6
 N_IMAGES = 62
@@ -40,6 +39,8 @@ class Layers:
 
 def prepare(seed: int) -> Layers:
     """Show 62 held-out digits to six networks with four hidden layers of 64 units."""
+    from engramma.worlds.seed_zoo import SeedZoo, digits
+
     rng = np.random.default_rng(seed)
     images = digits().test_images
     images = images[rng.choice(len(images), N_IMAGES, replace=False)]

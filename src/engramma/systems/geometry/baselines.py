@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from engramma.contracts import Estimate
-from engramma.errors import DataError
+from engramma.geometry.alignment import checked_pair, linear_cka, procrustes_distance, svcca
 from engramma.geometry.compare import Similarity
 from engramma.geometry.compare import compare as compare_rdms
 from engramma.geometry.dissimilarity import Method, rdm
@@ -41,7 +43,7 @@ class RSA:
 
     def compare(self, a: np.ndarray, b: np.ndarray) -> Estimate:
         """Compare two representations, stimulus x unit."""
-        _check_paired(a, b)
+        a, b = checked_pair(a, b)
         first, second = rdm(a, self.dissimilarity), rdm(b, self.dissimilarity)
         value = float(compare_rdms(first, second, self.similarity)[0, 0])
         if not self.n_bootstrap:
@@ -87,9 +89,82 @@ def correlation_rsa() -> RSA:
     return RSA("correlation", "pearson")
 
 
-def _check_paired(a: np.ndarray, b: np.ndarray) -> None:
-    if len(a) != len(b):
-        raise DataError(
-            f"{len(a)} and {len(b)} stimuli cannot be compared",
-            mend="give responses to the same stimuli, in the same order",
-        )
+class Alignment:
+    """A measure of alignment between patterns, without a detour over RDMs.
+
+    Parameters
+    ----------
+    measure : callable
+        ``measure(a, b) -> float``, larger for more alike.
+    interval : bool
+        Whether to give the interval of the jackknife over stimuli. (Resampling with replacement
+        would put copies of stimuli side by side, which align by themselves.)
+    """
+
+    def __init__(
+        self, measure: Callable[[np.ndarray, np.ndarray], float], interval: bool = False
+    ) -> None:
+        self.measure, self.interval = measure, interval
+
+    def compare(self, a: np.ndarray, b: np.ndarray) -> Estimate:
+        """Compare two representations, stimulus x unit."""
+        a, b = checked_pair(a, b)
+        value = self.measure(a, b)
+        if not self.interval:
+            return Estimate(value)
+        n = len(a)
+        kept = (np.delete(np.arange(n), i) for i in range(n))
+        without = np.array([self.measure(a[rows], b[rows]) for rows in kept])
+        error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+        return Estimate(value, float(value - 1.96 * error), float(value + 1.96 * error))
+
+
+@system(
+    "cka",
+    family="geometry",
+    title="CKA, linear kernel, debiased",
+    contract="Comparison",
+    paper=(
+        "Kornblith S, Norouzi M, Lee H, Hinton G (2019). Similarity of neural network "
+        "representations revisited. ICML"
+    ),
+    tasks=TASKS,
+    baseline=True,
+)
+def cka() -> Alignment:
+    """Compare by centred kernel alignment."""
+    return Alignment(linear_cka)
+
+
+@system(
+    "procrustes",
+    family="geometry",
+    title="Procrustes: angle that the best rotation leaves",
+    contract="Comparison",
+    paper=(
+        "Williams AH, Kunz E, Kornblith S, Linderman SW (2021). Generalized shape metrics on "
+        "neural representations. NeurIPS"
+    ),
+    tasks=TASKS,
+    baseline=True,
+)
+def procrustes() -> Alignment:
+    """Compare by the cosine that goes with the Procrustes distance ``d``: ``1 - d^2 / 2``."""
+    return Alignment(lambda a, b: 1 - procrustes_distance(a, b) ** 2 / 2)
+
+
+@system(
+    "svcca",
+    family="geometry",
+    title="SVCCA, ten components",
+    contract="Comparison",
+    paper=(
+        "Raghu M, Gilmer J, Yosinski J, Sohl-Dickstein J (2017). SVCCA: singular vector canonical "
+        "correlation analysis for deep learning dynamics and interpretability. NeurIPS"
+    ),
+    tasks=TASKS,
+    baseline=True,
+)
+def singular_vectors() -> Alignment:
+    """Compare by canonical correlations of leading components."""
+    return Alignment(lambda a, b: svcca(a, b, n_components=10))

@@ -36,6 +36,7 @@ from scipy import stats
 
 from engramma.contracts import Claim, Control, Estimate, RunResult
 from engramma.errors import ConfigError, DataError
+from engramma.geometry.alignment import checked_pair
 from engramma.geometry.compare import compare as correlate_rdms
 from engramma.geometry.dissimilarity import rdm as compute_rdm
 from engramma.geometry.pairs import checked_rdms, n_stimuli_of, pair_indices, to_pairs, to_square
@@ -52,7 +53,6 @@ from engramma.geometry.transforms import (
 from engramma.progress import track
 from engramma.registry import system
 from engramma.worlds.manifolds import manifold
-from engramma.worlds.seed_zoo import SeedZoo, digits
 
 Kind = Literal["raw", "rank", "rgtm", "sigmoid", "rgdm", "p-shortest", "p-nearest", "k-nearest"]
 #: One label an RDM.
@@ -216,6 +216,13 @@ class TopologicalRSA:
             geodesic(row, None if edges is None else edges[i], disconnected=self.disconnected)
             for i, row in enumerate(rdms)
         ]
+        flat = [i for i, path in enumerate(paths) if np.ptp(path) == 0]
+        if flat:
+            raise DataError(
+                "all shortest paths have one length, so they order nothing",
+                where=f"RDM {flat[0]} ({len(flat)} in all)",
+                mend="lower l: pairs below it have distance zero, and they join all stimuli",
+            )
         return rank_transform(np.stack(paths))
 
     def compare(self, a: np.ndarray, b: np.ndarray) -> Estimate:
@@ -226,12 +233,8 @@ class TopologicalRSA:
         a, b : ndarray, shape (n_stimuli, n_units)
             The same stimuli in the same order; numbers of units may differ.
         """
-        if len(a) != len(b):
-            raise DataError(
-                f"{len(a)} and {len(b)} stimuli cannot be compared",
-                mend="give responses to the same stimuli, in the same order",
-            )
-        first, second = (self.transform(compute_rdm(x, "euclidean")) for x in (a, b))
+        pair = checked_pair(a, b)
+        first, second = (self.transform(compute_rdm(x, "euclidean")) for x in pair)
         value = float(correlate_rdms(first, second, "pearson")[0, 0])
         if not self.n_bootstrap:
             return Estimate(value)
@@ -579,6 +582,8 @@ def _topology_gap(task: dict[str, Any], method: TopologicalRSA, shuffle: bool = 
 
 def _layers(seed: int) -> dict[str, Any]:
     """RDMs of four layers of eight networks, over 62 held-out digits, with and without noise."""
+    from engramma.worlds.seed_zoo import SeedZoo, digits
+
     rng = np.random.default_rng(seed)
     images = digits().test_images
     images = images[rng.choice(len(images), 62, replace=False)]
