@@ -324,7 +324,11 @@ def reference(raw: Any, settings: EpochSettings, log: Log) -> None:
     """Re-reference the EEG."""
     import mne
 
-    if settings.reference is None or len(mne.pick_types(raw.info, eeg=True)) < 2:
+    if len(mne.pick_types(raw.info, eeg=True)) < 2:
+        return
+    if settings.reference is None:
+        raw.set_eeg_reference([])  # tells MNE that the reference is meant as it is
+        log.did("The EEG reference was left as recorded.")
         return
     named = settings.reference
     channels = named if named == "average" or isinstance(named, list) else named.split(",")
@@ -363,10 +367,10 @@ def remove_eye_movements(epochs: Any, raw: Any, settings: EpochSettings, log: Lo
     n_components = min(len(picks) - 1, 30)
     ica = mne.preprocessing.ICA(n_components, random_state=settings.seed, max_iter="auto")
     ica.fit(fitted, picks=picks)
-    ica.exclude, _ = ica.find_bads_eog(fitted)
+    ica.exclude, _ = ica.find_bads_eog(fitted, measure="correlation", threshold=0.5)
     log.did(
         f"Eye movements were removed by FastICA: {len(ica.exclude)} of {n_components} components "
-        "correlated with the EOG."
+        "correlated with the EOG above 0.5."
     )
     log.citations += ["hyvarinen1999"]
     return ica.apply(epochs)

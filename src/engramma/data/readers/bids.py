@@ -108,7 +108,12 @@ def only(items: Sequence[str] | str | None, prefix: str) -> set[str] | None:
 
 
 def _recognises(path: Path) -> bool:
-    return path.is_dir() and bool(_bold_files(path))
+    return is_bids(path) and bool(_bold_files(path))
+
+
+def is_bids(path: Path) -> bool:
+    """Whether a folder holds ``sub-*``: a quick look, before all of it is walked through."""
+    return path.is_dir() and next(path.glob("sub-*"), None) is not None
 
 
 def _bold_files(root: Path) -> list[Path]:

@@ -30,7 +30,7 @@ from engramma.data.quality import merge_notices
 from engramma.data.read import check_readable, decoding, reader
 from engramma.data.readers._layout import subject_of
 from engramma.data.readers._tables import find_stimulus_table, natural, read_stimuli, read_table
-from engramma.data.readers.bids import entities, inherited, only, walk
+from engramma.data.readers.bids import entities, inherited, is_bids, only, walk
 from engramma.data.recording import Cohort, Recording
 from engramma.data.stimuli import StimulusSet, _some
 from engramma.errors import DataError
@@ -85,7 +85,8 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if path.is_file():
         return []
-    named = [f for s in BIDS_SUFFIXES for f in walk(path, f"sub-*_{s}.*") if _is_recording(f)]
+    kinds = BIDS_SUFFIXES if is_bids(path) else ()
+    named = [f for s in kinds for f in walk(path, f"sub-*_{s}.*") if _is_recording(f)]
     own = named or [f for f in path.iterdir() if _is_recording(f)]
     # Split FIF files are read through their first part.
     own = [f for f in own if not re.search(r"split-0*[2-9]|-\d+\.fif", f.name)]
@@ -105,7 +106,7 @@ def _listening(log: Log) -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for one in caught:
-        if issubclass(one.category, RuntimeWarning):
+        if not issubclass(one.category, DeprecationWarning | FutureWarning | ResourceWarning):
             log.warn("mne", " ".join(str(one.message).split()))
 
 
