@@ -12,7 +12,7 @@ Arrays carry two leading axes: ``times`` (1 where there is no time) for response
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -25,56 +25,85 @@ RIDGE_PENALTIES = tuple(float(p) for p in np.logspace(-4, 2, 13))
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
+#: Units that are standardised in float64 at a time.
+_UNITS_AT_ONCE = 4096
+
+
 @dataclass(frozen=True, eq=False)
 class Space:
     """Training responses, standardised, on their principal axes.
 
+    With more units than presentations the axes are never written out: each is a mixture of the
+    training presentations, so memory grows with the responses by no more than a chunk of units.
+
     Parameters
     ----------
+    responses : ndarray, shape (times, n_train, n_units)
+        As they were given.
     mean, scale : ndarray, shape (times, 1, n_units)
-        Of the training presentations.
-    axes : ndarray, shape (times, n_units, d)
-        Orthonormal, ``d = min(n_train, n_units)``; a column is zero where the data do not vary.
+        Of the training presentations; the scale of a constant unit is infinite.
+    basis : ndarray, shape (times, n_units or n_train, d)
+        The axes, orthonormal, ``d = min(n_train, n_units)``: as mixtures of units, or of
+        training presentations where there are more units than these. A column is zero where the
+        data do not vary.
     power : ndarray, shape (times, d)
         Sum of squares along each axis.
     train : ndarray, shape (times, n_train, d)
-    n_units : int
     """
 
+    responses: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
-    axes: np.ndarray
+    basis: np.ndarray
     power: np.ndarray
     train: np.ndarray
-    n_units: int
 
     @classmethod
     def of(cls, responses: np.ndarray, *, scale: bool = True) -> Space:
         """Build from training responses, shape (times, n_train, n_units)."""
-        x = np.asarray(responses, dtype=np.float64)
-        mean = x.mean(axis=1, keepdims=True)
-        x = x - mean
-        spread = np.sqrt((x**2).mean(axis=1, keepdims=True))
+        _, n, p = responses.shape
+        mean = responses.mean(axis=1, keepdims=True, dtype=np.float64)
+        spread = responses.std(axis=1, keepdims=True, dtype=np.float64)
         tiny = 1e-7 * np.maximum(np.abs(mean), spread.max(axis=2, keepdims=True))
-        constant = spread <= tiny
-        divisor = np.where(constant, 1.0, spread if scale else 1.0)
-        x = np.where(constant, 0.0, x / divisor)
-        n, p = x.shape[1:]
+        divisor = np.where(spread <= tiny, np.inf, spread if scale else 1.0)
         if p <= n:
-            power, axes = np.linalg.eigh(np.swapaxes(x, 1, 2) @ x)
+            x = (responses - mean) / divisor
+            power, basis = np.linalg.eigh(np.swapaxes(x, 1, 2) @ x)
         else:
-            power, left = np.linalg.eigh(x @ np.swapaxes(x, 1, 2))
-            root = np.sqrt(np.maximum(power, 1e-300))
-            axes = np.swapaxes(x, 1, 2) @ (left / root[:, None, :])
+            power, basis = np.linalg.eigh(_gram(responses, responses, mean, divisor))
         real = power > 1e-10 * np.maximum(power[:, -1:], 1e-300)
         power = np.where(real, power, 0.0)
-        axes = np.where(real[:, None, :], axes, 0.0)
-        return cls(mean, divisor, axes, power, x @ axes, p)
+        basis = np.where(real[:, None, :], basis, 0.0)
+        if p <= n:
+            return cls(responses, mean, divisor, basis, power, x @ basis)
+        root = np.sqrt(np.where(real, power, 1.0))[:, None, :]
+        return cls(responses, mean, divisor, basis / root, power, basis * root)
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return int(self.responses.shape[2])
+
+    def at(self, time: int) -> Space:
+        """Return the space of one time alone."""
+        one = slice(time, time + 1)
+        return Space(*(getattr(self, f.name)[one] for f in fields(self)))
 
     def project(self, responses: np.ndarray) -> np.ndarray:
         """Turn new responses, shape (times, n, n_units), onto the axes of the training ones."""
-        x = np.asarray(responses, dtype=np.float64)
-        return ((x - self.mean) / self.scale) @ self.axes
+        if self.basis.shape[1] == self.n_units:
+            return ((responses - self.mean) / self.scale) @ self.basis
+        return _gram(responses, self.responses, self.mean, self.scale) @ self.basis
+
+
+def _gram(a: np.ndarray, b: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Inner products of standardised responses, shape (times, len(a), len(b))."""
+    total: np.ndarray | float = 0.0
+    for start in range(0, a.shape[2], _UNITS_AT_ONCE):
+        units = np.s_[:, :, start : start + _UNITS_AT_ONCE]
+        left, right = ((x[units] - mean[units]) / scale[units] for x in (a, b))
+        total = total + left @ np.swapaxes(right, 1, 2)
+    return np.asarray(total)
 
 
 #: ``fit(space, onehot, groups) -> (weights, offsets)``, with onehot (permutations, n_train,

@@ -179,7 +179,7 @@ def _folds(
             continue
         rows = []
         for t in range(len(data)):  # one training time against all test times
-            turned = ((test - space.mean[t]) / space.scale[t]) @ space.axes[t]
+            turned = space.at(t).project(test)
             values = np.einsum("snd,pdc->spnc", turned, weights[t]) + offsets[t][None, :, None]
             rows.append(_performance(values, truth, metric))
         out.append(np.stack(rows))
