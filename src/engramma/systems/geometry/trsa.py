@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -580,6 +581,7 @@ def _topology_gap(task: dict[str, Any], method: TopologicalRSA, shuffle: bool = 
     return min(alike[n] for n in SAME_AS_RING) - max(alike[n] for n in UNLIKE_RING)
 
 
+@lru_cache(maxsize=16)  # four claims ask for the same networks, and change nothing
 def _layers(seed: int) -> dict[str, Any]:
     """RDMs of four layers of eight networks, over 62 held-out digits, with and without noise."""
     from engramma.worlds.seed_zoo import SeedZoo, digits
