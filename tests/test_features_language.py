@@ -15,7 +15,7 @@ import torch
 from engramma.data.stimuli import StimulusSet
 from engramma.errors import ConfigError, DataError
 from engramma.features import available_models, extract, list_layers
-from engramma.features.huggingface import token_surprisal
+from engramma.features.surprisal import token_surprisal
 
 transformers = pytest.importorskip("transformers")
 

@@ -105,7 +105,7 @@ def load_model(
         return known[str(model)].make()
     path = Path(model).expanduser()
     if path.exists():
-        from engramma.features.huggingface import load_local
+        from engramma.features.folders import load_local
 
         return load_local(path, medium)
     close = difflib.get_close_matches(str(model), [*known, "category"], n=1)

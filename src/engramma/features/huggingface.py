@@ -6,7 +6,6 @@ code that lies beside a model is never run, and nothing is downloaded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, redirect_stderr
 from functools import cached_property
@@ -20,10 +19,10 @@ from safetensors import SafetensorError
 from engramma.errors import ConfigError
 from engramma.features.model import FeatureModel, file_fingerprint
 from engramma.features.pooling import Activation, Tokens
+from engramma.features.surprisal import summarise, token_surprisal
 from engramma.nn.hooks import capture, list_modules, match_names
 
 INSTALL = "pip install 'engramma[language]'"
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 #: What transformers raises for a model that is incomplete, damaged or unknown to it.
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 SURPRISAL = "surprisal"
@@ -43,82 +42,6 @@ def transformers() -> Any:
     except ImportError as error:
         raise ConfigError("the package transformers is not installed", mend=INSTALL) from error
     return transformers
-
-
-def load_local(path: Path, medium: str | None = None) -> HuggingFaceModel:
-    """Make a feature model of a Hugging Face folder or a GGUF file.
-
-    Raises
-    ------
-    ConfigError
-        If there are no safe weights, or the model does not take ``medium``.
-    """
-    path = Path(path)
-    if path.suffix == ".gguf":
-        return HuggingFaceModel(path.parent, gguf=path.name, medium=medium or "caption")
-    if not path.is_dir() or not (path / "config.json").exists():
-        raise ConfigError(
-            "this is neither a Hugging Face folder nor a GGUF file",
-            where=str(path),
-            mend="point to a folder with config.json and model.safetensors, or to a .gguf file",
-        )
-    if not list(path.glob("*.safetensors")):
-        pickled = [p.name for p in path.iterdir() if p.suffix in PICKLED]
-        raise ConfigError(
-            f"the weights are pickled ({pickled[0]}), and unpickling can run any code"
-            if pickled
-            else "the folder holds no weights",
-            where=str(path),
-            mend="convert them: load the model where you trust it and call "
-            "save_pretrained(folder, safe_serialization=True)",
-        )
-    offered = _media(path)
-    if not offered:
-        raise ConfigError(
-            "there is neither a tokenizer nor a preprocessor beside the model",
-            where=str(path),
-            mend="call save_pretrained of the tokenizer or processor on the same folder",
-        )
-    if medium is not None and medium not in offered:
-        raise ConfigError(
-            f"this model takes {' or '.join(offered)}, not {medium}",
-            where=str(path),
-            mend="name another medium or model",
-        )
-    return HuggingFaceModel(path, medium=medium or offered[0])
-
-
-def _media(path: Path) -> list[str]:
-    """Media that the files beside a model speak of."""
-    config = _read_json(path / "config.json")
-    settings = _read_json(path / "preprocessor_config.json")
-    processor = _read_json(path / "processor_config.json")
-    settings = (
-        settings | processor.get("image_processor", {}) | processor.get("feature_extractor", {})
-    )
-    found = []
-    if "image_processor_type" in settings or "image_mean" in settings or "vision_config" in config:
-        found.append("image")
-    if (path / "tokenizer.json").exists() or (path / "vocab.txt").exists():
-        found.append("caption")
-    if "sampling_rate" in settings:
-        # A speech recogniser's tokenizer writes transcripts; it does not read captions.
-        found = ["audio", *[m for m in found if m != "caption" or "text_config" in config]]
-    return found
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(
-            f"a model's configuration is not JSON ({error})",
-            where=str(path),
-            mend="save the model again",
-        ) from error
-    return content
 
 
 class HuggingFaceModel(FeatureModel):
@@ -329,7 +252,7 @@ class HuggingFaceModel(FeatureModel):
         for layer in layers:
             if layer == SURPRISAL:
                 bits = token_surprisal(result.logits, inputs["input_ids"], inputs["attention_mask"])
-                answer[layer] = _summarise(bits, inputs["attention_mask"])
+                answer[layer] = summarise(bits, inputs["attention_mask"])
             elif layer == EMBEDDING and self._normalise:
                 weights = mask[..., None].float()
                 mean = (states[-1] * weights).sum(dim=1) / weights.sum(dim=1)
@@ -393,29 +316,3 @@ def _patch_grid(config: Any, n_tokens: int) -> tuple[int, int | None]:
     side = size // patch
     prefix = n_tokens - side * side
     return (prefix, side) if 0 <= prefix < n_tokens else (0, None)
-
-
-def token_surprisal(logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """How unexpected each token was given those before it, in bits.
-
-    Parameters
-    ----------
-    logits : tensor, shape (n, n_tokens, n_vocabulary)
-    tokens, mask : tensor, shape (n, n_tokens)
-
-    Returns
-    -------
-    tensor, shape (n, n_tokens)
-        -log2 p(token | tokens before it); 0 for the first token, which nothing precedes, and
-        for padding.
-    """
-    predicted = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-    log_p = predicted.gather(2, tokens[:, 1:, None])[..., 0]
-    bits = -log_p / torch.log(torch.tensor(2.0))
-    return torch.nn.functional.pad(bits * mask[:, 1:], (1, 0))
-
-
-def _summarise(bits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean, sum and maximum over the tokens of a caption, shape (n, 3)."""
-    count = (mask.sum(dim=1) - 1).clamp_min(1)
-    return torch.stack([bits.sum(1) / count, bits.sum(1), bits.max(1).values], dim=1)
