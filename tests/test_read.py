@@ -304,6 +304,10 @@ def test_public_name_options_and_formats(bids, tmp_path):
         read(bids, estimat="lss")
     with pytest.raises(ConfigError, match="no reader called 'bid'"):
         read(bids, format="bid")
+    for options in ({"tr": "two"}, {"detrend": 3}, {"jobs": 1.5}, {"mask": ["a", "b"]}):
+        with pytest.raises(ConfigError, match="is no value that the bids reader takes"):
+            read(bids, **options)
+    assert read(bids, exclude="house,rest", subjects=["01"]).stimuli.ids == ["face"]
     (tmp_path / "x.docx").write_text("x")
     with pytest.raises(DataError, match=r"nwb: .*rdms: "):
         read(tmp_path / "x.docx")

@@ -43,7 +43,7 @@ def inspect(path: str | Path, *, format: str | None = None, **options: Any) -> d
     """
     path = Path(path).expanduser()
     chosen = find_reader(path, format)
-    chosen.check_options(options)
+    options = chosen.check_options(options)
     facts: dict[str, Any] = {"path": str(path), "format": chosen.name}
     try:
         with readable(path):

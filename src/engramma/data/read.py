@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import inspect as python_inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral, Number
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from engramma import registry
 from engramma.data.quality import check_recording, drop_bad_units
@@ -59,9 +61,21 @@ class Reader:
         """Names of the options that this format takes."""
         return _options(self.read)
 
-    def check_options(self, given: dict[str, Any]) -> None:
-        """Refuse options that this format does not have."""
-        _check_options(f"the {self.name} reader", self.read, given)
+    def check_options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return options in the types the reader takes; refuse what does not fit it.
+
+        Raises
+        ------
+        ConfigError
+            If an option does not exist, or its value is of another type.
+        """
+        owner = f"the {self.name} reader"
+        _check_options(owner, self.read, given)
+        try:
+            hints = get_type_hints(self.read)
+        except NameError:  # a reader of another package, with types imported for checking only
+            return given
+        return {n: _convert(owner, n, v, hints[n]) if n in hints else v for n, v in given.items()}
 
 
 def reader(
@@ -121,7 +135,7 @@ def read(
     if not path.exists():
         return _generate(str(source), options)
     chosen = find_reader(path, format)
-    chosen.check_options(options)
+    options = chosen.check_options(options)
     with readable(path):
         result = chosen.read(path, **options)
     return _finish(result) if clean else result
@@ -246,6 +260,34 @@ def _check_options(owner: str, function: Callable[..., Any], given: dict[str, An
             f"{owner} has no option {unknown[0]!r}",
             mend=f"{hint}its options are {', '.join(names) or 'none'}",
         )
+
+
+def _convert(owner: str, name: str, value: Any, hint: Any) -> Any:
+    """Convert what a command line can write (numbers, text, lists) to what a reader takes."""
+    union = get_origin(hint) in (Union, UnionType)
+    kinds = {get_origin(h) or h for h in (get_args(hint) if union else (hint,))}
+    if Any in kinds or (value is None and NoneType in kinds):
+        return value
+    converted: Any = value
+    if isinstance(value, bool):
+        fits = bool in kinds
+    elif isinstance(value, Number):
+        numeric = float in kinds or (int in kinds and isinstance(value, Integral))
+        fits, converted = numeric or str in kinds, value if numeric else str(value)
+    elif isinstance(value, str | Path):
+        single = bool({str, Path} & kinds)
+        fits = single or Sequence in kinds
+        converted = value if single else [part.strip() for part in str(value).split(",")]
+    else:
+        fits = isinstance(value, list | tuple | set) and bool({Sequence, list, tuple} & kinds)
+        converted = tuple(value) if fits and tuple in kinds else value
+    if not fits:
+        names = sorted({NoneType: "None", Sequence: "list"}.get(k, k.__name__) for k in kinds)
+        raise ConfigError(
+            f"{name}={value!r} is no value that {owner} takes",
+            mend=f"give {' or '.join(names)}",
+        )
+    return converted
 
 
 def _finish(data: Data) -> Data:

@@ -388,7 +388,7 @@ def lss_patterns(
     trials = trials - basis @ (basis.T @ trials)
     data = _standardised(series, settings)
     # Nuisance lies outside the span of the projected trials, so the data need no projection.
-    with_data = trials.T @ data
+    with_data = (trials.astype(np.float32).T @ data).astype(np.float64)
     gram = trials.T @ trials
     own = np.diag(gram)
     with_others = gram.sum(axis=1) - own
