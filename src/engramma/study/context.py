@@ -13,7 +13,7 @@ import numpy as np
 from engramma.data.features import Features
 from engramma.data.recording import Recording
 from engramma.data.splits import Split, leave_one_out, run_ids, stimulus_folds
-from engramma.data.stimuli import StimulusSet
+from engramma.data.stimuli import MEDIA_COLUMNS, StimulusSet
 from engramma.errors import ConfigError
 
 #: With more stimuli than this, stimuli are no conditions and are not classified one by one.
@@ -72,7 +72,7 @@ class Context:
             If the user's choice is no column, or there is nothing to choose.
         """
         columns = [c for c in self.stimuli.categorical() if not self._same_as_stimulus(c)]
-        conditions = self._stimuli_are_conditions
+        conditions = self.stimuli_are_conditions
         chosen = self.options.decode
         if chosen is not None:
             if chosen != "stimulus" and chosen not in self.stimuli.table:
@@ -84,14 +84,22 @@ class Context:
                 )
             return [chosen, *(c for c in columns if c != chosen)]
         columns.sort(key=lambda c: ("category" not in c, c))
-        return (["stimulus"] if conditions else []) + columns
+        return ([self._name_of_stimulus()] if conditions else []) + columns
 
     def _same_as_stimulus(self, column: str) -> bool:
-        used = self.stimuli.table[column]
+        used = self.stimuli.table[column].loc[np.unique(self.first.coord("stimulus"))]
         return used.nunique() == len(used)
 
-    @property
-    def _stimuli_are_conditions(self) -> bool:
+    def _name_of_stimulus(self) -> str:
+        """Column that names the conditions one by one (``position``), else ``stimulus``."""
+        for column in self.stimuli.table.columns:
+            if column not in MEDIA_COLUMNS and self._same_as_stimulus(column):
+                return str(column)
+        return "stimulus"
+
+    @cached_property
+    def stimuli_are_conditions(self) -> bool:
+        """Whether stimuli are few and repeated: classes themselves, not samples of a class."""
         repeats = self.first.repeats
         return 2 <= len(repeats) <= MOST_CONDITIONS and bool((repeats >= 2).all())
 
@@ -125,6 +133,12 @@ class Context:
             f"{len(splits)}-fold cross-validation over stimuli (all repeats of a stimulus in "
             "the same fold)"
         )
+
+    @cached_property
+    def encodes_conditions(self) -> bool:
+        """Whether all that is known of the stimuli is which condition they are."""
+        media = any(self.stimuli.has(m) for m in MEDIA_COLUMNS)
+        return self.stimuli_are_conditions and not media and self.options.features is None
 
     @property
     def n_runs(self) -> int:

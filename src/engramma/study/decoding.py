@@ -95,7 +95,6 @@ def decoding_section(context: Context) -> Section:
 
 
 def _decode(context: Context, column: str) -> dict[str, DecodingResult]:
-    allow = ("stimulus", "run", "subject")
     results = {}
     for subject, recording in context.recordings.items():
         splits = context.splits(recording, column)
@@ -106,8 +105,6 @@ def _decode(context: Context, column: str) -> dict[str, DecodingResult]:
             classifier=CLASSIFIER,
             rng=context.rng(f"decoding {column} {subject}"),
             n_permutations=context.options.n_permutations,
-            # `context.splits` has guarded these splits and says what they share, and why.
-            allow=allow,
         )
     return results
 
@@ -134,8 +131,9 @@ def _chance(results: dict[str, DecodingResult]) -> float:
 
 
 def _what(column: str, n_classes: int) -> str:
-    name = "conditions" if column == "stimulus" else f"classes of {column!r}"
-    return f"The {n_classes} {name} are"
+    if column == "stimulus":
+        return f"The {n_classes} conditions are"
+    return f"{column.capitalize()} ({n_classes} classes) is"
 
 
 def _numbers(result: DecodingResult) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from engramma.data.features import Features
-from engramma.features.extract import available_models, extract
-from engramma.study.context import MOST_CONDITIONS, Context
+from engramma.data.stimuli import StimulusSet
+from engramma.features.extraction import available_models, extract
+from engramma.study.context import Context
 
 #: Layers and sizes for models with many: an early, a middle and a late stage are told apart by
 #: regions, and each further space makes the banded ridge slower and its partition harder to read.
@@ -15,6 +16,8 @@ LAYERS = {
     "efficientnet-lite0": ("stage2", "stage5", "head"),
     "smollm2": ("layers.15",),
 }
+#: Models that are not taken by default, as another says the same and more.
+SMALL = ("colour",)
 #: Wider spaces are projected: a linear map of random directions keeps distances between stimuli.
 MOST_FEATURES = 2000
 
@@ -24,18 +27,26 @@ def feature_spaces(context: Context) -> dict[str, Features]:
 
     Conditions without images, captions or sounds get one feature a condition.
     """
+    if context.encodes_conditions:
+        spaces = {"condition": condition_features(context.stimuli.ids)}
+        for column in context.stimuli.categorical():
+            spaces.update(extract(context.stimuli, f"category:{column}"))
+        return spaces
     chosen = context.options.features
     if chosen is None:
-        chosen = tuple(m.name for m in available_models(context.stimuli) if m.usable)
-        if "category" in chosen and "category" not in context.stimuli.categorical():
-            chosen = tuple(m for m in chosen if m != "category")
-    spaces: dict[str, Features] = {}
+        usable = [m.name for m in available_models(context.stimuli) if m.usable]
+        chosen = tuple(m for m in usable if m not in ("category", *SMALL))
+        chosen += tuple(f"category:{c}" for c in _categories(context.stimuli))
+    spaces = {}
     for model in chosen:
         layers = LAYERS.get(model)
         spaces.update(extract(context.stimuli, model, layers, dimensions=MOST_FEATURES, seed=0))
-    if not spaces and len(context.stimuli) <= MOST_CONDITIONS:
-        spaces["condition"] = condition_features(context.stimuli.ids)
     return spaces
+
+
+def _categories(stimuli: StimulusSet) -> list[str]:
+    """Return the column ``category``, if it sorts the stimuli."""
+    return [c for c in stimuli.categorical() if c == "category"]
 
 
 def condition_features(ids: list[str]) -> Features:

@@ -9,8 +9,8 @@ import numpy as np
 from engramma.data.rdms import RDMs
 from engramma.data.recording import Cohort, Recording
 from engramma.data.splits import run_ids
-from engramma.geometry.alignment import mds
-from engramma.geometry.inference import ModelEvaluation, evaluate_models
+from engramma.geometry.inference import Factor, ModelEvaluation, evaluate_models
+from engramma.geometry.mds import mds
 from engramma.geometry.models import category_model, feature_model
 from engramma.geometry.rdm import rdm_from_recording, to_square
 from engramma.study.context import Context
@@ -109,7 +109,7 @@ def _folds(context: Context) -> str:
 
 def _replicates(
     context: Context, data: Recording | Cohort, rdms: RDMs, folds: str
-) -> tuple[np.ndarray, tuple[str, ...]]:
+) -> tuple[np.ndarray, tuple[Factor, ...]]:
     """RDMs to take the ceiling over: subjects, or with fewer than three, halves of the runs."""
     if len(rdms) >= 3:
         return rdms.dissimilarities, ("stimuli", "subjects")
@@ -224,7 +224,7 @@ def pairwise_table(evaluation: ModelEvaluation) -> Table:
             r.model_a,
             r.model_b,
             f"{r.difference:.3f} [{r.low:.3f}, {r.high:.3f}]",
-            show_p(r.p_fdr),
+            show_p(float(r.p_fdr)),  # type: ignore[arg-type]
         ]
         for r in evaluation.pairwise.itertuples()
     ]

@@ -8,9 +8,9 @@ import numpy as np
 
 from engramma.data.rdms import RDMs
 from engramma.errors import DataError
-from engramma.features.extract import available_models, extract
-from engramma.geometry.alignment import mds
+from engramma.features.extraction import available_models, extract
 from engramma.geometry.inference import ModelEvaluation, evaluate_rdms
+from engramma.geometry.mds import mds
 from engramma.geometry.models import category_model, feature_model
 from engramma.geometry.rdm import to_square
 from engramma.study.context import Options
@@ -67,7 +67,13 @@ def models_section(rdms: RDMs, options: Options) -> Section:
             "The noise ceiling is the similarity of each subject to the mean of the others "
             "(lower bound) and of all (upper bound).",
         ],
-        citations=["kriegeskorte2008rsa", "nili2014", "schutt2023", "benjamini1995", "tan2019"],
+        citations=[
+            "kriegeskorte2008rsa",
+            "nili2014",
+            "schutt2023",
+            "benjamini1995",
+            "efficientnet",
+        ],
         arrays={"measured": rdms.dissimilarities, **{f"model-{k}": v for k, v in models.items()}},
         notices=[Notice("inference", note) for note in evaluation.notes] + _notices(rdms),
     )
