@@ -157,6 +157,10 @@ def test_sidecar_with_another_tr_is_a_warning(tmp_path, rng):
     write(tmp_path, rng)
     (tmp_path / "bold.json").write_text(json.dumps({"RepetitionTime": 1.9}))
     assert "1.9 s and the header 2 s" in warnings_of(read(tmp_path))["tr-mismatch"]
+    for broken, message in (('{"RepetitionTime": "two"}', "no number"), ("[1]", "no JSON object")):
+        (tmp_path / "bold.json").write_text(broken)
+        with pytest.raises(DataError, match=message):
+            read(tmp_path)
     (tmp_path / "bold.json").write_text("{broken")
     with pytest.raises(DataError, match="JSON"):
         read(tmp_path)

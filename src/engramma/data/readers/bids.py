@@ -6,7 +6,6 @@ below its folder whose name holds all of its entities, and the nearest one preva
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from engramma.data.quality import merge_notices
-from engramma.data.read import decoding, reader
+from engramma.data.read import reader
 from engramma.data.readers._tables import (
     BASELINE,
     count_events,
@@ -29,6 +28,7 @@ from engramma.data.readers.nifti import (
     RunFiles,
     find_mask,
     open_image,
+    read_json,
     recording_from_runs,
     repetition_time,
 )
@@ -94,8 +94,7 @@ def sidecar(root: Path, path: Path, suffix: str = "bold") -> dict[str, Any]:
     """Metadata of a data file, merged from all sidecars that apply to it."""
     merged: dict[str, Any] = {}
     for file in inherited(root, path, suffix, ".json"):
-        with decoding(file, "JSON sidecar", ValueError):
-            merged.update(json.loads(file.read_text()))
+        merged.update(read_json(file))
     return merged
 
 

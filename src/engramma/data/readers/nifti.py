@@ -159,6 +159,12 @@ def repetition_time(
     header *= {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
     unset = header == 0 or (unit == "unknown" and header == 1.0)  # 1 is the default of the format
     if sidecar is not None:
+        if isinstance(sidecar, bool) or not isinstance(sidecar, int | float):
+            raise DataError(
+                f"the sidecar states a RepetitionTime of {sidecar!r}, which is no number",
+                where=str(path),
+                mend="correct it, or give tr= in seconds",
+            )
         tr, found = _in_seconds(float(sidecar), "the sidecar", path)
         plausible = SHORTEST_TR <= header <= LONGEST_TR and not unset
         if plausible and abs(header - tr) > 0.01 * tr:
@@ -496,9 +502,16 @@ def _sidecar_tr(image: Path) -> float | None:
     path = image.parent / f"{stem(image)}.json"
     if not path.is_file():
         return None
+    return read_json(path).get("RepetitionTime")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON sidecar, which must hold an object."""
     with decoding(path, "JSON sidecar", ValueError):
-        value = json.loads(path.read_text()).get("RepetitionTime")
-    return None if value is None else float(value)
+        content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise DataError("the sidecar holds no JSON object", where=str(path))
+    return content
 
 
 def _inspect(path: Path, **options: Any) -> dict[str, Any]:
