@@ -272,10 +272,10 @@ CLAIMS = (
         margin=0.0,
         control=Control("responses locked in phase (no jitter)", lambda task: task.effect(0.0)),
         tried="On pilot seeds 1000 and 1001 (TRCA 0.38 and 0.52): the claimed setting gave 0.29 "
-        "and 0.29, three times the epochs 0.33 and 0.29, 60 filters 0.19 and 0.33. At twice the signal "
-        "(snr=0.4) the network reached 0.46 and 0.46 and TRCA stayed, as jitter limits it; with "
-        "20 ms of jitter as well, 0.13 and 0.15 against 0.23 and 0.29. Two blocks of four subjects "
-        "seem too few for a network; the paper has 35.",
+        "and 0.29, three times the epochs 0.33 and 0.29, 60 filters 0.19 and 0.33. At twice the "
+        "signal (snr=0.4) the network reached 0.46 and 0.46 and TRCA stayed, as jitter limits it; "
+        "with 20 ms of jitter as well, 0.13 and 0.15 against 0.23 and 0.29. Two blocks of four "
+        "subjects seem too few for a network; the paper has 35.",
     ),
     Claim(
         name="over-fbcca",
