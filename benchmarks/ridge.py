@@ -166,7 +166,7 @@ def compare(
     ours(X, Y[:, : min(units, 256)])
     own_time, own = timed(lambda: ours(X, Y), 3)
     own_predictions = own.predict(X_new)
-    batches = (500, 2000, None) if thorough else (2000,)
+    batches = (2000, None) if thorough else (2000,)
     contestants: dict[str, Callable[..., Any]] = {}
     for batch in batches:
         size = "all" if batch is None else batch

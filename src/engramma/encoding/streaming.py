@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -156,17 +157,18 @@ def ridge_to_zarr(
 # -- what runs where the data are --------------------------------------------------------------
 
 _KEPT: dict[str, RidgeSolver] = {}
+_BUILDING = threading.Lock()  # threads of one worker share a solver
 
 
 def _solver(job: _Job) -> RidgeSolver:
     """Return this process's solver for the job; one job at a time is kept."""
-    if job.name not in _KEPT:
-        _forget()
-        with threads(job.threads):
+    with _BUILDING, threads(job.threads):
+        if job.name not in _KEPT:
+            _KEPT.clear()
             _KEPT[job.name] = RidgeSolver(
                 job.X, cv=job.folds, n_units=job.n_units, **dict(job.options)
             )
-    return _KEPT[job.name]
+        return _KEPT[job.name]
 
 
 def _forget() -> None:
