@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from _measure import arguments, peak_rss_of, rss, table, timed, write_json
+from _measure import PeakRSS, arguments, peak_rss_of, table, timed, write_json
 
 TARGETS = {"correlation": 15.0, "crossnobis": 5.0}
 TOLERANCE = 1e-5
@@ -57,9 +57,9 @@ def memory(name: str, method: str, size: tuple[int, int, int]) -> dict[str, Any]
     contestant = {"engramma": ours, "rsatoolbox": theirs}[name]
     contestant(method, *make(8, 50, size[2]))  # imports do not count either
     data = make(*size)
-    baseline = rss()
-    contestant(method, *data)
-    return {"baseline": baseline}
+    with PeakRSS() as watched:
+        contestant(method, *data)
+    return {"bytes": watched.peak - watched.before}
 
 
 def reference(method: str, responses: np.ndarray, stimulus: np.ndarray, run: np.ndarray) -> Any:
@@ -100,7 +100,8 @@ def main() -> int:
             error = largest_error(found, expected)
             del found, expected
             peak, their_peak = (
-                peak_rss_of(memory, name, method, size)[0] for name in ("engramma", "rsatoolbox")
+                peak_rss_of(memory, name, method, size)[1]["bytes"]
+                for name in ("engramma", "rsatoolbox")
             )
             ratio = their_seconds / seconds
             if max(error, exact) > TOLERANCE:
