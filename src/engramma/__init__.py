@@ -17,16 +17,21 @@ _PUBLIC = {
     "StimulusSet": "engramma.data.stimuli",
     "open_recording": "engramma.data.store",
     "read": "engramma.data.read",
-    "study": "engramma.study.study",
-    "verify": "engramma.bench.verify",
+    "run_system": "engramma.bench.runs",
+    "verify": "engramma.bench.claims",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+#: Rooms that are called by their name: ``engramma.study(data)``, ``engramma.bench(task)``.
+_CALLABLE = ("bench", "study")
+
+__all__ = [*_PUBLIC, *_CALLABLE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _CALLABLE:
+        return importlib.import_module(f"engramma.{name}")
     raise AttributeError(f"module 'engramma' has no attribute {name!r}")
 
 

@@ -193,6 +193,16 @@ def _show(estimate: Estimate) -> str:
     return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
+def verify(*names: str, family: str | None = None, seeds: int | None = None) -> list[Verdict]:
+    """Run the claims of the named systems (``slug`` or ``slug/claim``), a family, or all.
+
+    Returns
+    -------
+    list of Verdict
+    """
+    return [verify_claim(card, claim, seeds=seeds) for card, claim in select_claims(names, family)]
+
+
 # -- many claims, and the record of their verdicts ------------------------------------------
 
 

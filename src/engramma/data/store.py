@@ -113,6 +113,7 @@ def _write(recording: Recording, path: Path) -> None:
     array.to_dataset(name="responses").to_zarr(
         path / "responses.zarr",
         mode="w",
+        zarr_format=2,  # the third format has no settled way yet to keep text
         encoding={"responses": {"chunks": chunks}},
         consolidated=False,
     )

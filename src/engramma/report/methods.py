@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 #: Software that every report rests on.
 ALWAYS_CITED = ("engramma", "numpy", "scipy")
 #: Parameters that a sentence of their own tells.
-_TOLD = ("seed", "fingerprint", "history")
+_TOLD = ("seed", "fingerprint")
 
 
 def cited(study: Study) -> list[str]:
     """Keys of all references, each once, in order of first use."""
-    keys = [key for section in study.sections for key in section.citations]
+    keys = [*study.citations, *(key for section in study.sections for key in section.citations)]
     return list(dict.fromkeys([*keys, *ALWAYS_CITED]))
 
 
 def methods_paragraph(study: Study) -> str:
     """Tell what was done, ready to paste into a paper.
 
-    The preprocessing steps (``study.data["history"]``), then the sentences of every section,
+    The preprocessing steps (``study.history``), then the sentences of every section,
     then parameters, seed, data fingerprint and versions.
     """
-    sentences = [_sentence(step) for step in study.data.get("history", ())]
+    sentences = [_sentence(step) for step in study.history]
     sentences += [_sentence(s) for section in study.sections for s in section.methods]
     options = [
         f"{str(name).replace('_', ' ')} = {_value(value)}"

@@ -13,8 +13,8 @@ from engramma.study.context import Context
 #: Layers and sizes for models with many: an early, a middle and a late stage are told apart by
 #: regions, and each further space makes the banded ridge slower and its partition harder to read.
 LAYERS = {
-    "efficientnet-lite0": ("stage2", "stage5", "head"),
-    "smollm2": ("layers.15",),
+    "efficientnet-lite0": ("stage2", "stage4", "stage6"),
+    "smollm2": ("hidden.15",),
 }
 #: Models that are not taken by default, as another says the same and more.
 SMALL = ("colour",)

@@ -12,6 +12,7 @@ from engramma.data.splits import run_ids
 from engramma.geometry.inference import Factor, ModelEvaluation, evaluate_models
 from engramma.geometry.mds import mds
 from engramma.geometry.models import category_model, feature_model
+from engramma.geometry.noise import NoiseMethod
 from engramma.geometry.rdm import rdm_from_recording, to_square
 from engramma.study.context import Context
 from engramma.study.result import Figure, Notice, Section, Table
@@ -27,7 +28,8 @@ def geometry_section(context: Context) -> Section:
         Cohort(context.recordings) if len(context.recordings) > 1 else context.first
     )
     folds = _folds(context)
-    rdms = rdm_from_recording(data, "crossnobis", cv=folds, noise="shrinkage-diagonal")
+    noise = noise_method(context, folds)
+    rdms = rdm_from_recording(data, "crossnobis", cv=folds, noise=noise)
     models = model_rdms(context, rdms)
     stack, over = _replicates(context, data, rdms, folds)
     rng = context.rng("geometry")
@@ -73,9 +75,13 @@ def geometry_section(context: Context) -> Section:
         tables=tables,
         methods=[
             "Representational dissimilarities were crossnobis distances (cross-validated "
-            f"Mahalanobis distances, folds over {folds}s, diagonal noise covariance with "
-            "shrinkage from the residuals of the training folds), whose expectation is zero "
-            "where two stimuli evoke the same response.",
+            f"Mahalanobis distances, folds over {folds}s, "
+            + (
+                "diagonal noise covariance with shrinkage from the residuals of the training folds"
+                if noise
+                else "without noise normalisation, as training folds held no repeats"
+            )
+            + "), whose expectation is zero where two stimuli evoke the same response.",
             "Models were compared with the data by the rank correlation rho-a of "
             f"dissimilarities, with {context.options.n_bootstrap} bootstrap samples over "
             f"{join(over)}, entries between copies of one stimulus left out, and with the lower "
@@ -107,6 +113,15 @@ def _folds(context: Context) -> str:
     return "run"
 
 
+def noise_method(context: Context, folds: str) -> NoiseMethod | None:
+    """Estimate the noise from the training folds, where these hold repeats to estimate it from."""
+    n_folds = min(
+        len(np.unique(run_ids(r))) if folds == "run" else int(r.repeats.min())
+        for r in context.recordings.values()
+    )
+    return "shrinkage-diagonal" if n_folds > 2 else None
+
+
 def _replicates(
     context: Context, data: Recording | Cohort, rdms: RDMs, folds: str
 ) -> tuple[np.ndarray, tuple[Factor, ...]]:
@@ -125,7 +140,7 @@ def _replicates(
                     recording.select(np.isin(runs, g)),
                     "crossnobis",
                     cv="run",
-                    noise="shrinkage-diagonal",
+                    noise=noise_method(context, folds),
                 ).dissimilarities[0]
                 for g in groups
             ]
@@ -177,7 +192,7 @@ def rdm_figure(mean: np.ndarray, labels: list[str], summary: str) -> Figure:
 
 
 def _map(mean: np.ndarray, labels: list[str], context: Context, rdms: RDMs) -> Figure:
-    points = mds(np.clip(mean, 0, None))
+    points = mds(mean, squared=True)
     table = rdms.stimuli.table
     column = next((c for c in table.columns if str(c) == "category"), None)
     categories = None if column is None else table[column].astype(str).tolist()

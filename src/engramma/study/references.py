@@ -412,6 +412,57 @@ _OTHERS: dict[str, tuple[str, dict[str, str]]] = {
             "url": "https://plot.ly",
         },
     ),
+    "fmriprep": (
+        "article",
+        {
+            "author": "Esteban, Oscar and others",
+            "title": "{fMRIPrep}: a robust preprocessing pipeline for functional {MRI}",
+            "journal": "Nature Methods",
+            "volume": "16",
+            "pages": "111--116",
+            "year": "2019",
+            "doi": "10.1038/s41592-018-0235-4",
+        },
+    ),
+    "gratton1983": (
+        "article",
+        {
+            "author": "Gratton, Gabriele and Coles, Michael G. H. and Donchin, Emanuel",
+            "title": "A new method for off-line removal of ocular artifact",
+            "journal": "Electroencephalography and Clinical Neurophysiology",
+            "volume": "55",
+            "number": "4",
+            "pages": "468--484",
+            "year": "1983",
+            "doi": "10.1016/0013-4694(83)90135-9",
+        },
+    ),
+    "jas2017": (
+        "article",
+        {
+            "author": "Jas, Mainak and Engemann, Denis A. and Bekhti, Yousra and Raimondo, Federico "
+            "and Gramfort, Alexandre",
+            "title": "Autoreject: Automated artifact rejection for {MEG} and {EEG} data",
+            "journal": "NeuroImage",
+            "volume": "159",
+            "pages": "417--429",
+            "year": "2017",
+            "doi": "10.1016/j.neuroimage.2017.06.030",
+        },
+    ),
+    "hyvarinen1999": (
+        "article",
+        {
+            "author": 'Hyv{\\"a}rinen, Aapo',
+            "title": "Fast and robust fixed-point algorithms for independent component analysis",
+            "journal": "IEEE Transactions on Neural Networks",
+            "volume": "10",
+            "number": "3",
+            "pages": "626--634",
+            "year": "1999",
+            "doi": "10.1109/72.761722",
+        },
+    ),
     "engramma": (
         "software",
         {

@@ -100,9 +100,12 @@ def save_arrays(study: Study, path: Path) -> None:
     for section in study.sections:
         group = root.require_group(section.name)
         for name, array in section.arrays.items():
-            values = np.asarray(array)
-            values = values.astype(str) if values.dtype == object else values
-            group.create_array(name.replace("/", "-"), data=values)
+            values, levels = np.asarray(array), None
+            if values.dtype.kind in "OUS":  # text is kept as codes, which every zarr reader knows
+                levels, values = np.unique(values.astype(str), return_inverse=True)
+            stored = group.create_array(name.replace("/", "-"), data=values)
+            if levels is not None:
+                stored.attrs["levels"] = levels.tolist()
 
 
 def plain(value: Any) -> Any:

@@ -159,13 +159,22 @@ def _plan(loaded: Recording | Cohort | RDMs, options: Options) -> Plan:
         return [("models", lambda: models_section(loaded, options))]
     context = context_of(loaded, options)
     if context.first.has_time:
-        from engramma.study import timecourse
+        from engramma.study.timecourse import (
+            decoding_section as decoding_over_time,
+        )
+        from engramma.study.timecourse import (
+            encoding_section as encoding_over_time,
+        )
+        from engramma.study.timecourse import (
+            evoked_section,
+            generalisation_section,
+        )
 
         return [
-            ("evoked", lambda: timecourse.evoked_section(context)),
-            ("decoding", lambda: timecourse.decoding_section(context)),
-            ("encoding", lambda: timecourse.encoding_section(context)),
-            ("generalisation", lambda: timecourse.generalisation_section(context)),
+            ("evoked", lambda: evoked_section(context)),
+            ("decoding", lambda: decoding_over_time(context)),
+            ("encoding", lambda: encoding_over_time(context)),
+            ("generalisation", lambda: generalisation_section(context)),
         ]
     from engramma.study.ceiling import ceiling_section
     from engramma.study.decoding import decoding_section
