@@ -159,7 +159,7 @@ def same_alphas(a: Any, b: Any) -> float:
 
 
 def compare(
-    shape: tuple[int, int, int], thorough: bool, n_units_sklearn: int = 100
+    shape: tuple[int, int, int], thorough: bool, n_units_refitted: int = 100
 ) -> dict[str, Any]:
     n, p, units = shape
     X, Y, X_new = make(n, p, units, n_new=200)
@@ -185,7 +185,10 @@ def compare(
         contestants["himalaya RidgeCV numpy, 2000 units at a time"] = himalaya(
             "primal", "numpy", 2000
         )
-    rows, equal = [], {}
+    # Who is right where two differ: fitting every fold with every alpha, in float64.
+    some = np.linspace(0, units - 1, min(units, n_units_refitted)).astype(int)
+    refitted = refitted_alphas(X, Y[:, some]) if thorough else None
+    equal: dict[str, dict[str, float]] = {}
     for name, fit in contestants.items():
         fit(X[: 2 * FOLDS], Y[: 2 * FOLDS, :8])  # imports, thread pools
         seconds, model = timed(lambda fit=fit: fit(X, Y))
@@ -196,7 +199,10 @@ def compare(
             "correlation": float(np.median(correlation(predictions, own_predictions))),
             "least_correlation": float(correlation(predictions, own_predictions).min()),
         }
-        rows.append((name, *equal[name].values(), seconds / own_time))
+        if refitted is not None:
+            equal[name]["as_refitting"] = same_alphas(
+                np.asarray(model.best_alphas_)[some], refitted
+            )
         del model, predictions
     # Once more: a machine that was busy with something else for a while is not held against us,
     # nor is it for the bound, which is taken right after.
@@ -210,19 +216,27 @@ def compare(
         "bound_seconds": sum(terms.values()),
         "ratio_to_bound": own_time / sum(terms.values()),
         "speed_up": min(e["seconds"] for e in equal.values()) / own_time,
-        "least_same_alphas": min(e["same_alphas"] for e in equal.values()),
+        "same_alphas_as_fastest": min(equal.values(), key=lambda e: e["seconds"])["same_alphas"],
     }
     if thorough:
-        some = np.linspace(0, units - 1, min(units, n_units_sklearn)).astype(int)
-        result["same_alphas_as_refitting_with_sklearn"] = same_alphas(
-            refitted_alphas(X, Y[:, some]), own.alphas_[some]
-        )
+        result["same_alphas_as_refitting_with_sklearn"] = same_alphas(refitted, own.alphas_[some])
         result["sklearn_leave_one_out_seconds"] = timed(lambda: scikit_learn(X, Y))[0]
     table(
         f"{n} presentations x {p} features x {units} units, {len(ALPHAS)} alphas, {FOLDS} folds: "
         f"engramma {own_time:.2f} s",
-        ("against", "seconds", "same alphas", "median r", "least r", "speed-up"),
-        rows,
+        ("against", "seconds", "same alphas", "median r", "least r", "as refitting", "speed-up"),
+        [
+            (
+                name,
+                e["seconds"],
+                e["same_alphas"],
+                e["correlation"],
+                e["least_correlation"],
+                e.get("as_refitting", "-"),
+                e["seconds"] / own_time,
+            )
+            for name, e in equal.items()
+        ],
     )
     return result
 
@@ -248,7 +262,7 @@ def main() -> None:
     main_result.update(inputs_bytes=inputs, peak_bytes_beyond_inputs=peak)
     fastest = min(main_result["contestants"].values(), key=lambda e: e["seconds"])
     checks = [
-        ("same alphas", main_result["least_same_alphas"], ">= 0.999"),
+        ("same alphas as the fastest", main_result["same_alphas_as_fastest"], ">= 0.999"),
         (
             "same alphas as refitting",
             main_result["same_alphas_as_refitting_with_sklearn"],
@@ -286,7 +300,7 @@ def main() -> None:
                 " x ".join(map(str, g["shape"].values())),
                 g["seconds"],
                 g["speed_up"],
-                g["least_same_alphas"],
+                g["same_alphas_as_fastest"],
                 g["ratio_to_bound"],
             )
             for g in grid

@@ -313,3 +313,13 @@ def test_inputs_are_left_alone(rng):
     RidgeCV(ALPHAS, 4, standardize=True).fit(X, Y).predict(X)
     np.testing.assert_array_equal(X, before[0])
     np.testing.assert_array_equal(Y, before[1])
+
+
+def test_training_rows_given_twice_count_twice(rng):
+    X, Y = make(rng)
+    train, test = np.repeat(np.arange(25), 2), np.arange(30, 40)
+    model = RidgeCV([10.0], [(train, test)], dtype="float64").fit(X, Y)
+    guess = Ridge(alpha=10.0).fit(X[train], Y[train]).predict(X[test])
+    spread = ((Y[test] - Y[test].mean(axis=0)) ** 2).sum(axis=0)
+    expected = 1 - ((Y[test] - guess) ** 2).sum(axis=0) / spread
+    np.testing.assert_allclose(model.cv_scores_[0], expected, atol=1e-9)

@@ -157,13 +157,14 @@ class RidgeSolver:
     def _all_kept(self) -> bool:
         width = min(len(self._loadings), self.n)
         rows = sum(min(len(test), width) for _, test in self.folds)
-        return 4 * len(self.alphas) * rows * width <= self._room
+        return 4 * len(self.alphas) * rows * width <= _KEEP
 
     def _fold(self, number: int) -> FoldMap:
         if number in self._kept:
             return self._kept[number]
         train, test = self.folds[number]
-        shared = not self.standardize and len(train) + len(test) == self.n
+        once = np.bincount(np.concatenate([train, test]), minlength=self.n)
+        shared = not self.standardize and bool((once == 1).all())
         fold = build_fold(
             self.X,
             self.axes if shared else None,
@@ -233,7 +234,7 @@ class RidgeSolver:
             if self.scoring != "mse" and len(test) == 1:
                 continue
             fold = self._fold(number)
-            held_out, part = parts[number] or (fold.held_out(rows), rows)
+            held_out, part = parts.get(number) or self._part(fold, rows)
             scores = fold.scores(held_out, fold.training(rows, total, part), self.scoring)
             if self.scoring != "mse":
                 noise = 4 * torch.finfo(self.dtype).eps * level
@@ -245,22 +246,25 @@ class RidgeSolver:
 
     def _projections(
         self, rows: torch.Tensor
-    ) -> tuple[torch.Tensor, list[tuple[HeldOut, torch.Tensor] | None]]:
-        """``T'Y`` of all rows and, for folds that are subtracted from it, of each fold."""
-        parts: list[tuple[HeldOut, torch.Tensor] | None] = []
-        for number in range(len(self.folds)):
-            fold = self._fold(number)
-            if fold.source != "total":
-                parts.append(None)
-                continue
-            held_out = fold.held_out(rows)
-            parts.append((held_out, product(held_out.truth, fold.loadings)))
-        if not self._partition or None in parts:
+    ) -> tuple[torch.Tensor, dict[int, tuple[HeldOut, torch.Tensor]]]:
+        """``T'Y`` of all rows; where it is the sum over folds, also what each fold adds."""
+        if not self._partition or not self._all_kept():
+            return product(rows, self._loadings), {}
+        folds = [self._fold(number) for number in range(len(self.folds))]
+        parts = {number: self._part(fold, rows) for number, fold in enumerate(folds)}
+        if any(fold.source != "total" for fold in folds):
             return product(rows, self._loadings), parts
-        total = torch.zeros_like(parts[0][1])  # type: ignore[index]
-        for part in parts:
-            total += part[1]  # type: ignore[index]
+        total = parts[0][1].clone()
+        for number in range(1, len(folds)):
+            total += parts[number][1]
         return total, parts
+
+    @staticmethod
+    def _part(fold: FoldMap, rows: torch.Tensor) -> tuple[HeldOut, torch.Tensor]:
+        """Responses of a fold and, where it is to be subtracted, its ``T'Y``."""
+        held_out = fold.held_out(rows)
+        subtracted = fold.source == "total"
+        return held_out, product(held_out.truth, fold.loadings) if subtracted else rows[:, :0]
 
 
 class RidgeCV:
