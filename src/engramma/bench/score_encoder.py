@@ -1,0 +1,188 @@
+"""Score an encoder on a recording it was not written for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engramma.bench.claims import mean_interval
+from engramma.bench.material import (
+    condition_spaces,
+    feature_spaces,
+    for_encoder,
+    holds_conditions,
+    run_splits,
+    stimulus_splits,
+)
+from engramma.contracts import Estimate, RunResult
+from engramma.data.ceilings import variance_ceiling
+from engramma.data.recording import Recording
+from engramma.data.stimuli import MEDIA_COLUMNS
+from engramma.encoding.encoders import cross_validated_predictions
+from engramma.encoding.scores import ceiling_normalised, correlation, two_versus_two
+from engramma.errors import DataError
+
+#: Resamplings of the stimuli, and units resampled at once.
+N_BOOTSTRAP, UNITS = 1000, 2048
+
+
+def score_encoder(encoder: Any, recording: Recording, rng: np.random.Generator) -> RunResult:
+    """Predict held-out stimuli, or held-out runs where stimuli are conditions without media.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Unfitted; each fold fits a copy.
+    recording : Recording
+        Of one subject.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    RunResult
+        ``correlation`` (mean over units), ``share of ceiling`` where stimuli were repeated, and
+        ``two-versus-two``; arrays ``correlation``, ``ceiling`` and ``predictions``.
+    """
+    shown = recording.stimuli.select(np.unique(recording.coord("stimulus")))
+    by_run = holds_conditions(recording) and not any(shown.has(m) for m in MEDIA_COLUMNS)
+    if by_run:
+        spaces = condition_spaces(shown)
+        rows = recording.mean_over("session", "run", "stimulus")
+        splits, about = run_splits(rows)
+        about = f"Repeats within a run were averaged. {about}"
+    else:
+        spaces = feature_spaces(shown)
+        rows, splits, about = stimulus_splits(recording, rng)
+    features = for_encoder(encoder, spaces)
+    result = cross_validated_predictions(
+        encoder, features, rows, splits, allow=("stimulus",) if by_run else ("run",)
+    )
+    truth, predicted = _within(rows.values, result.predictions, result.split)
+    r = correlation(truth, predicted)
+    averaged = recording.n_presentations / rows.n_presentations if by_run else None
+    ceiling = _ceiling(recording, averaged)
+    weights = {"correlation": np.full(r.size, 1 / r.size)}
+    notes = [
+        about,
+        f"Features: {', '.join(f'{n} ({f.n_features})' for n, f in spaces.items())}.",
+        "Correlations are of responses less the mean of their test set; intervals resample "
+        "stimuli.",
+    ]
+    arrays = {"correlation": r, "predictions": result.predictions}
+    if ceiling is None:
+        notes.append("Stimuli were not repeated, so there is no noise ceiling.")
+    else:
+        arrays["ceiling"] = ceiling
+        share = ceiling_normalised(r, ceiling)
+        kept = share.kept.ravel()
+        notes.append(
+            f"The share of ceiling is over {share.n_kept} of {r.size} units (and times) whose "
+            f"noise ceiling reaches {share.floor}; the ceiling is taken as known."
+        )
+        if share.n_kept:
+            inverse = 1 / np.where(kept, ceiling.ravel(), 1)
+            weights["share of ceiling"] = np.where(kept, inverse, 0) / share.n_kept
+    groups = rows.coord("stimulus")
+    metrics = dict(
+        zip(
+            weights,
+            resampled(truth, predicted, groups, list(weights.values()), rng),
+            strict=True,
+        )
+    )
+    metrics["two-versus-two"] = _pairs(truth, predicted, result.split, groups)
+    metrics["two-versus-two chance"] = Estimate(0.5)
+    return RunResult(metrics, arrays, tuple(notes))
+
+
+def resampled(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    groups: np.ndarray,
+    weights: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    n_bootstrap: int = N_BOOTSTRAP,
+) -> list[Estimate]:
+    """Weighted sums over units of their correlation, each with an interval over stimuli.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray, shape (n_presentations, n_units[, n_times])
+    groups : ndarray, shape (n_presentations,)
+        What is drawn together, with replacement.
+    weights : sequence of ndarray, each of shape (n_units * n_times,)
+    rng : numpy.random.Generator
+    n_bootstrap : int
+
+    Returns
+    -------
+    list of Estimate
+        One for each of ``weights``, with a 95 % percentile interval.
+    """
+    codes = np.unique(groups, return_inverse=True)[1]
+    n = codes.max() + 1
+    draws = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap)[:, codes].astype(np.float64)
+    draws = np.vstack([np.ones(len(codes)), draws])  # the first row is the data themselves
+    draws /= draws.sum(axis=1, keepdims=True)
+    columns = np.stack(weights, axis=1)
+    y, p = (x.reshape(len(x), -1) for x in (truth, predicted))
+    sums = np.zeros((len(draws), columns.shape[1]))
+    for start in range(0, y.shape[1], UNITS):
+        here = slice(start, start + UNITS)
+        sums += _weighted_correlation(draws, y[:, here], p[:, here]) @ columns[here]
+    low, high = np.quantile(sums[1:], [0.025, 0.975], axis=0)
+    return [
+        Estimate(float(v), float(a), float(b)) for v, a, b in zip(sums[0], low, high, strict=True)
+    ]
+
+
+def _weighted_correlation(draws: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Correlation of each unit under each row of weights, shape (n_draws, n_units)."""
+    # Units of one variance, so that what counts as none is the same for all.
+    y, p = (np.asarray(x, np.float64) for x in (y, p))
+    y, p = (x / np.where(s > 0, s, 1) for x, s in ((y, y.std(axis=0)), (p, p.std(axis=0))))
+    mean_y, mean_p = draws @ y, draws @ p
+    var_y, var_p = draws @ y**2 - mean_y**2, draws @ p**2 - mean_p**2
+    varies = (var_y > 1e-9) & (var_p > 1e-9)
+    norm = np.sqrt(np.where(varies, var_y * var_p, 1.0))
+    return np.where(varies, (draws @ (y * p) - mean_y * mean_p) / norm, 0.0)
+
+
+def _within(
+    truth: np.ndarray, predicted: np.ndarray, split: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both less the mean of their test set.
+
+    The mean that a model learnt is the lower, the higher the responses that were held out:
+    correlated over test sets, a model that knows nothing but the mean would score below 0.
+    """
+    truth, predicted = truth.astype(np.float64), predicted.astype(np.float64)
+    for k in np.unique(split):
+        rows = split == k
+        truth[rows] -= truth[rows].mean(axis=0)
+        predicted[rows] -= predicted[rows].mean(axis=0)
+    # What float32 leaves of a constant prediction is no prediction.
+    size, spread = np.abs(predicted).max(axis=0), truth.std(axis=0)
+    return truth, np.where(size > 1e-5 * spread, predicted, 0.0)
+
+
+def _ceiling(recording: Recording, n_averaged: float | None) -> np.ndarray | None:
+    try:
+        count = None if n_averaged is None else max(1, round(n_averaged))
+        return variance_ceiling(recording, n_averaged=count).correlation
+    except DataError:  # no repeats: there is no ceiling, and the notes say so
+        return None
+
+
+def _pairs(
+    truth: np.ndarray, predicted: np.ndarray, split: np.ndarray, groups: np.ndarray
+) -> Estimate:
+    """Two-versus-two within each test set, and its mean over them."""
+    values = []
+    for k in np.unique(split):
+        rows = split == k
+        if len(np.unique(groups[rows])) > 1:
+            values.append(two_versus_two(truth[rows], predicted[rows], groups[rows]))
+    return mean_interval(values)

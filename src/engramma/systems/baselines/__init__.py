@@ -1,0 +1,1 @@
+"""Strong, plain methods that published systems are compared with."""
