@@ -128,22 +128,24 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Fit a published system to a recording; print its scores, keep its artefacts."""
-    from engramma.bench.runs import run_again, run_system
+    from engramma.bench.runs import run_system
 
-    with working(jobs, progress=not as_json):
-        if again is not None:
-            old, result = run_again(again)
-            for name, before in old.metrics.items():
-                typer.echo(f"{name}: was {before.value:.6g}, now {result.metrics[name].value:.6g}")
-            return
-        if system is None or data is None:
+    if again is not None:
+        if system is not None or data is not None or option:
             raise ConfigError(
-                "a system and data are needed",
-                mend="engramma run SYSTEM --data DATA; `engramma systems` lists the systems",
+                "a run is repeated as it was saved",
+                mend="give --again FOLDER alone; to change something, start a new run",
             )
-        result = run_system(system, data, seed=seed, options=parse_options(option))
-        folder = out or Path("runs") / f"{system}-{Path(data).resolve().name}"
-        result.save(folder)
+        _run_again(again, jobs, as_json)
+        return
+    if system is None or data is None:
+        raise ConfigError(
+            "a system and data are needed",
+            mend="engramma run SYSTEM --data DATA; `engramma systems` lists the systems",
+        )
+    folder = out or Path("runs") / f"{system}-{Path(data).resolve().name}"
+    with working(jobs, progress=not as_json):
+        result = run_system(system, data, seed=seed, options=parse_options(option), out=folder)
     if as_json:
         print_json(result.as_json())
         return
@@ -151,6 +153,34 @@ def run(
     for note in result.notes:
         typer.echo(note)
     typer.echo(f"Saved in {folder}   ({result.seconds:.1f} s)")
+
+
+def _run_again(folder: Path, jobs: int, as_json: bool) -> None:
+    """Repeat a run; exit code 1 where a metric comes out otherwise."""
+    from engramma.bench.runs import differences, run_again
+
+    with working(jobs, progress=not as_json):
+        old, new = run_again(folder)
+    found = differences(old, new)
+    if as_json:
+        both = {"before": old.as_json(), "now": new.as_json()}
+        print_json({**both, "reproduced": not found, "differences": found})
+    else:
+        table(
+            "metric",
+            "before",
+            "now",
+            rows=[
+                (name, f"{e.value:.6g}", f"{new.metrics[name].value:.6g}")
+                for name, e in old.metrics.items()
+                if name in new.metrics
+            ],
+        )
+        typer.echo("Not reproduced." if found else "Reproduced: every metric is the same.")
+    for sentence in found:
+        typer.echo(f"changed: {sentence}", err=True)
+    if found:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -267,6 +297,9 @@ def bench(
             for e in board.entries
         ],
     )
+    for e in board.entries:
+        if e.problem:
+            typer.echo(f"{e.system} could not do it: {e.problem}")
 
 
 @app.command()
