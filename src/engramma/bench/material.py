@@ -20,6 +20,8 @@ from engramma.features.extraction import available_models, extract
 
 #: Folds over stimuli, and so the fewest stimuli that a class must have to be told from new ones.
 N_FOLDS = 5
+#: Fewest stimuli in a test set: with less, a correlation within it says nothing.
+FEWEST_TESTED = 4
 #: Repeated stimuli up to this number are conditions: classes themselves, not samples of a class.
 MOST_CONDITIONS = 40
 #: Columns that say what a stimulus is, rather than where or how it is shown.
@@ -104,11 +106,11 @@ def stimulus_splits(
 ) -> tuple[Recording, list[Split], str]:
     """Average repeats, and hold out each stimulus once; with a sentence about the split."""
     rows = recording.mean_over("stimulus")
-    folds = min(N_FOLDS, rows.n_presentations // 2)
+    folds = min(N_FOLDS, rows.n_presentations // FEWEST_TESTED)
     if folds < 2:
         raise DataError(
             f"{rows.n_presentations} stimuli are too few to hold some out",
-            mend="record at least four stimuli, or two conditions in two runs",
+            mend=f"record at least {2 * FEWEST_TESTED} stimuli, or two conditions in two runs",
         )
     splits = list(stimulus_folds(rows, folds, rng=rng, allow=("run",)))
     return (

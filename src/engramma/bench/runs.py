@@ -172,8 +172,8 @@ def load_run(path: str | Path) -> Run:
     try:
         saved = json.loads(path.read_text())
         metrics = {
-            k: Estimate(*(float("nan") if v[n] is None else v[n] for n in ENDS))
-            for k, v in saved.pop("metrics").items()
+            name: Estimate(_float(e["value"]), _float(e["low"]), _float(e["high"]))
+            for name, e in saved.pop("metrics").items()
         }
         with np.load(path.with_name(ARRAYS), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -205,6 +205,10 @@ def differences(old: Run, new: Run) -> list[str]:
             if was != now:
                 sentences.append(f"{package} was {was} and now {now}")
     return sentences
+
+
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _number(value: float) -> float | None:

@@ -20,8 +20,8 @@ from engramma.contracts import Estimate, RunResult
 from engramma.data.ceilings import variance_ceiling
 from engramma.data.recording import Recording
 from engramma.data.stimuli import MEDIA_COLUMNS
-from engramma.encoding.encoders import cross_validated_predictions
-from engramma.encoding.scores import ceiling_normalised, correlation, two_versus_two
+from engramma.encoding.encoders import CrossValidated, cross_validated_predictions
+from engramma.encoding.scores import ceiling_normalised, two_versus_two
 from engramma.errors import DataError
 
 #: Resamplings of the stimuli, and units resampled at once.
@@ -59,16 +59,14 @@ def score_encoder(encoder: Any, recording: Recording, rng: np.random.Generator) 
     result = cross_validated_predictions(
         encoder, features, rows, splits, allow=("stimulus",) if by_run else ("run",)
     )
-    truth, predicted = _within(rows.values, result.predictions, result.split)
-    r = correlation(truth, predicted)
+    r = result.correlation
     averaged = recording.n_presentations / rows.n_presentations if by_run else None
     ceiling = _ceiling(recording, averaged)
     weights = {"correlation": np.full(r.size, 1 / r.size)}
     notes = [
         about,
         f"Features: {', '.join(f'{n} ({f.n_features})' for n, f in spaces.items())}.",
-        "Correlations are of responses less the mean of their test set; intervals resample "
-        "stimuli.",
+        "Correlations are within test sets, averaged over them; intervals resample stimuli.",
     ]
     arrays = {"correlation": r, "predictions": result.predictions}
     if ceiling is None:
@@ -88,18 +86,18 @@ def score_encoder(encoder: Any, recording: Recording, rng: np.random.Generator) 
     metrics = dict(
         zip(
             weights,
-            resampled(truth, predicted, groups, list(weights.values()), rng),
+            resampled(rows.values, result, groups, list(weights.values()), rng),
             strict=True,
         )
     )
-    metrics["two-versus-two"] = _pairs(truth, predicted, result.split, groups)
+    metrics["two-versus-two"] = _pairs(rows.values, result, groups)
     metrics["two-versus-two chance"] = Estimate(0.5)
     return RunResult(metrics, arrays, tuple(notes))
 
 
 def resampled(
     truth: np.ndarray,
-    predicted: np.ndarray,
+    result: CrossValidated,
     groups: np.ndarray,
     weights: Sequence[np.ndarray],
     rng: np.random.Generator,
@@ -107,9 +105,14 @@ def resampled(
 ) -> list[Estimate]:
     """Weighted sums over units of their correlation, each with an interval over stimuli.
 
+    The correlation of a unit is the mean over test sets of that within each. Correlated over all
+    test sets at once, a model that knows nothing would score below 0: what a weak model predicts
+    is the stronger, the less the responses held out contradict the others.
+
     Parameters
     ----------
-    truth, predicted : ndarray, shape (n_presentations, n_units[, n_times])
+    truth : ndarray, shape (n_presentations, n_units[, n_times])
+    result : CrossValidated
     groups : ndarray, shape (n_presentations,)
         What is drawn together, with replacement.
     weights : sequence of ndarray, each of shape (n_units * n_times,)
@@ -125,47 +128,42 @@ def resampled(
     n = codes.max() + 1
     draws = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap)[:, codes].astype(np.float64)
     draws = np.vstack([np.ones(len(codes)), draws])  # the first row is the data themselves
-    draws /= draws.sum(axis=1, keepdims=True)
     columns = np.stack(weights, axis=1)
-    y, p = (x.reshape(len(x), -1) for x in (truth, predicted))
+    y, p = (x.reshape(len(x), -1) for x in (truth, result.predictions))
+    sets = [rows for k in np.unique(result.split) if (rows := result.split == k).sum() > 1]
     sums = np.zeros((len(draws), columns.shape[1]))
-    for start in range(0, y.shape[1], UNITS):
-        here = slice(start, start + UNITS)
-        sums += _weighted_correlation(draws, y[:, here], p[:, here]) @ columns[here]
+    for rows in sets:
+        share = draws[:, rows] / np.maximum(draws[:, rows].sum(axis=1, keepdims=True), 1)
+        for start in range(0, y.shape[1], UNITS):
+            here = slice(start, start + UNITS)
+            r = _weighted_correlation(share, y[rows, here], p[rows, here])
+            sums += r @ columns[here] / len(sets)
     low, high = np.quantile(sums[1:], [0.025, 0.975], axis=0)
     return [
         Estimate(float(v), float(a), float(b)) for v, a, b in zip(sums[0], low, high, strict=True)
     ]
 
 
-def _weighted_correlation(draws: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Correlation of each unit under each row of weights, shape (n_draws, n_units)."""
-    # Units of one variance, so that what counts as none is the same for all.
-    y, p = (np.asarray(x, np.float64) for x in (y, p))
-    y, p = (x / np.where(s > 0, s, 1) for x, s in ((y, y.std(axis=0)), (p, p.std(axis=0))))
-    mean_y, mean_p = draws @ y, draws @ p
-    var_y, var_p = draws @ y**2 - mean_y**2, draws @ p**2 - mean_p**2
+def _weighted_correlation(share: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Correlation of each unit under each row of weights, shape (n_draws, n_units).
+
+    It is 0 where a unit, or its prediction, does not vary by more than float32 rounds.
+    """
+    y, p = _standard(y), _standard(p)
+    mean_y, mean_p = share @ y, share @ p
+    var_y, var_p = share @ y**2 - mean_y**2, share @ p**2 - mean_p**2
     varies = (var_y > 1e-9) & (var_p > 1e-9)
     norm = np.sqrt(np.where(varies, var_y * var_p, 1.0))
-    return np.where(varies, (draws @ (y * p) - mean_y * mean_p) / norm, 0.0)
+    return np.where(varies, (share @ (y * p) - mean_y * mean_p) / norm, 0.0)
 
 
-def _within(
-    truth: np.ndarray, predicted: np.ndarray, split: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both less the mean of their test set.
-
-    The mean that a model learnt is the lower, the higher the responses that were held out:
-    correlated over test sets, a model that knows nothing but the mean would score below 0.
-    """
-    truth, predicted = truth.astype(np.float64), predicted.astype(np.float64)
-    for k in np.unique(split):
-        rows = split == k
-        truth[rows] -= truth[rows].mean(axis=0)
-        predicted[rows] -= predicted[rows].mean(axis=0)
-    # What float32 leaves of a constant prediction is no prediction.
-    size, spread = np.abs(predicted).max(axis=0), truth.std(axis=0)
-    return truth, np.where(size > 1e-5 * spread, predicted, 0.0)
+def _standard(values: np.ndarray) -> np.ndarray:
+    values = values.astype(np.float64)
+    level = np.abs(values).max(axis=0)
+    values -= values.mean(axis=0)
+    spread = values.std(axis=0)
+    varies = spread > 1e-6 * level
+    return np.where(varies, values / np.where(varies, spread, 1.0), 0.0)
 
 
 def _ceiling(recording: Recording, n_averaged: float | None) -> np.ndarray | None:
@@ -176,13 +174,19 @@ def _ceiling(recording: Recording, n_averaged: float | None) -> np.ndarray | Non
         return None
 
 
-def _pairs(
-    truth: np.ndarray, predicted: np.ndarray, split: np.ndarray, groups: np.ndarray
-) -> Estimate:
-    """Two-versus-two within each test set, and its mean over them."""
+def _pairs(truth: np.ndarray, result: CrossValidated, groups: np.ndarray) -> Estimate:
+    """Two-versus-two within each test set, means removed, and its mean over them."""
     values = []
-    for k in np.unique(split):
-        rows = split == k
+    for k in np.unique(result.split):
+        rows = result.split == k
         if len(np.unique(groups[rows])) > 1:
-            values.append(two_versus_two(truth[rows], predicted[rows], groups[rows]))
+            seen, predicted = _centred(truth[rows]), _centred(result.predictions[rows])
+            values.append(two_versus_two(seen, predicted, groups[rows]))
     return mean_interval(values)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Less the mean; a unit whose rest is what float32 rounds is set to 0."""
+    centred = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+    varies = np.abs(centred).max(axis=0) > 1e-6 * np.abs(values).max(axis=0)
+    return np.where(varies, centred, 0.0)
