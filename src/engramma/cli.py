@@ -14,12 +14,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from engramma.errors import ConfigError, EngrammaError
 from engramma.progress import show_progress
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands; Ctrl-C in any of them is said in words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Typer would exit silently, or say "Aborted!", depending on its version.
+            typer.echo(
+                "Interrupted. Nothing is left half-written; `engramma study` resumes when the "
+                "same command is given again.",
+                err=True,
+            )
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="engramma",
+    cls=Commands,
     help="An open laboratory for how brains and machines encode, remember and decode.",
     no_args_is_help=True,
     add_completion=False,
@@ -536,16 +556,13 @@ def _show_warning(message: Any, category: Any, *_: Any) -> None:
 
 
 def main() -> None:
-    """Run the command line: one clear error instead of a traceback, Ctrl-C leaves what is done."""
+    """Run the command line: one clear error instead of a traceback."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         app()
     except EngrammaError as error:
         typer.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. The same command resumes from the last checkpoint.", err=True)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":
