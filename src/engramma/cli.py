@@ -342,7 +342,7 @@ def systems(
             rows = [(n, _first_line(item)) for n, item in registered.all().items()]
             print_json(dict(rows)) if as_json else table("name", "what it is", rows=rows)
             return
-    cards = [c for c in registry.systems.all().values() if family in (None, c.family)]
+    cards = registry.family(family)
     if as_json:
         print_json(
             [

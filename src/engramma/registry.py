@@ -73,6 +73,25 @@ readers: Registry[Any] = Registry("reader")
 _loaded: set[str] = set()
 
 
+def family(name: str | None) -> list[SystemCard]:
+    """Cards of the systems of one family; of all, where no family is named.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such family; close names are suggested.
+    """
+    cards = list(systems.all().values())
+    known = sorted({card.family for card in cards})
+    if name is not None and name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        raise ConfigError(
+            f"there is no family called {name!r}",
+            mend=f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}",
+        )
+    return [card for card in cards if name in (None, card.family)]
+
+
 def load_plugins(kind: str) -> None:
     """Import every module of the packages that the entry points of one kind name."""
     if kind in _loaded:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from engramma import registry
 from engramma.contracts import Claim, Estimate, SystemCard
 from engramma.errors import ConfigError, DataError, NotTestableError
 from engramma.progress import track
@@ -219,10 +220,10 @@ def select_claims(
     chosen: list[tuple[SystemCard, Claim]] = []
     wanted = list(names)
     if not wanted:
-        cards = [c for c in systems.all().values() if family in (None, c.family)]
-        if not cards:
-            raise ConfigError(f"there is no family called {family!r}", mend="see engramma systems")
+        cards = registry.family(family)
         return [(card, claim) for card in cards for claim in card.claims]
+    if family is not None:
+        raise ConfigError("claims are named, and a family too", mend="give one of the two")
     for name in wanted:
         slug, _, claim_name = name.partition("/")
         card = systems.get(slug)
