@@ -19,7 +19,7 @@ from engramma.bench.score_comparison import _jackknife
 from engramma.bench.score_decoder import balanced_accuracy
 from engramma.bench.score_encoder import resampled
 from engramma.bench.tasks import evoked_decoding, scene_decoding, scene_encoding
-from engramma.contracts import Estimate, SystemCard, Task
+from engramma.contracts import CONTRACTS, Estimate, SystemCard, Task
 from engramma.data.features import Features
 from engramma.data.recording import Cohort, Recording
 from engramma.data.stimuli import StimulusSet
@@ -405,9 +405,7 @@ def test_baselines_are_registered_and_made_without_arguments(slug, contract):
     found = registry.systems.get(slug)
     assert found.baseline and found.family == "baselines" and found.contract == (contract,)
     assert found.tasks and all(t in registry.tasks.all() for t in found.tasks)
-    assert isinstance(
-        found.factory(), __import__("engramma.contracts").contracts.CONTRACTS[contract]
-    )
+    assert isinstance(found.factory(), CONTRACTS[contract])
 
 
 def test_a_constructor_that_takes_a_seed_is_given_it():
