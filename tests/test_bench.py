@@ -106,7 +106,7 @@ def test_intervals_over_stimuli_are_those_of_resampling_by_hand(rng):
     predicted = truth + rng.standard_normal((60, 5))
     groups, split = np.tile(np.arange(30), 2), np.repeat([0, 1], 30)
     result = CrossValidated(predicted, *[np.empty(0)] * 3, split, ("a", "b"))
-    weights = [np.full(5, 0.2), np.asarray([1.0, 0, 0, 0, 0])]
+    weights = np.asarray([[0.2, 1], [0.2, 0], [0.2, 0], [0.2, 0], [0.2, 0]])
     found = resampled(truth, result, groups, weights, np.random.default_rng(3), 200)
 
     def by_hand(count):
@@ -151,6 +151,7 @@ def test_conditions_are_predicted_in_runs_that_were_held_out(rng):
     signal = pattern.var(axis=0)
     expected = np.mean(signal / np.sqrt((signal + 1) * (signal + 0.2)))
     assert ridge.metrics["correlation"].value == pytest.approx(expected, abs=0.05)
+    assert ridge.metrics["correlation"].low < expected < ridge.metrics["correlation"].high
     assert "no run" in ridge.notes[0]
 
 
@@ -161,17 +162,20 @@ def test_an_encoder_that_knows_nothing_scores_nothing(rng):
     assert metrics["two-versus-two"].value == 0.5
 
 
-def test_scores_of_noise_are_neither_above_nor_below_chance():
+@pytest.mark.parametrize("world", ["stimuli", "conditions"])
+def test_scores_of_noise_are_neither_above_nor_below_chance(world):
     scores = []
-    for seed in range(30):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
-        recording, _ = many_stimuli(rng, repeats=1)
+        recording, _ = many_stimuli(rng) if world == "stimuli" else conditions(rng, n=3)
         noise = recording.with_values(rng.standard_normal(recording.values.shape))
         metrics = evaluate(card(RidgeEncoder, "Encoder"))(noise, seed=seed).metrics
-        scores.append([metrics["correlation"].value, metrics["two-versus-two"].value - 0.5])
-    # Correlated over all test sets at once, the mean would be about -0.08, fourteen errors off.
+        share = metrics.get("share of ceiling", Estimate(0.0)).value
+        scores.append([metrics["correlation"].value, metrics["two-versus-two"].value - 0.5, share])
+    # Correlated over all test sets at once, the first would be about -0.08, fourteen errors off;
+    # over units chosen by their ceiling, the share would be about 1 for conditions.
     assert (np.abs(np.mean(scores, axis=0)) < 3.5 * stats.sem(scores)).all()
-    assert (stats.sem(scores) < 0.02).all()
+    assert (stats.sem(scores) < [0.02, 0.04, 0.2]).all()
 
 
 def test_a_time_axis_is_predicted_too_and_absent_repeats_are_said(rng):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,11 @@ from engramma.data.ceilings import variance_ceiling
 from engramma.data.recording import Recording
 from engramma.data.stimuli import MEDIA_COLUMNS
 from engramma.encoding.encoders import CrossValidated, cross_validated_predictions
-from engramma.encoding.scores import ceiling_normalised, two_versus_two
+from engramma.encoding.scores import two_versus_two
 from engramma.errors import DataError
 
+#: Below this mean noise ceiling there is nothing to take a share of.
+LEAST_CEILING = 0.05
 #: Resamplings of the stimuli, and units resampled at once.
 N_BOOTSTRAP, UNITS = 1000, 2048
 
@@ -66,30 +67,34 @@ def score_encoder(encoder: Any, recording: Recording, rng: np.random.Generator) 
     notes = [
         about,
         f"Features: {', '.join(f'{n} ({f.n_features})' for n, f in spaces.items())}.",
-        "Correlations are within test sets, averaged over them; intervals resample stimuli.",
+        "Correlations are within test sets, averaged over them; intervals "
+        + (
+            "are over runs (Student's t or bootstrap, the wider)."
+            if by_run
+            else "resample stimuli."
+        ),
     ]
     arrays = {"correlation": r, "predictions": result.predictions}
     if ceiling is None:
         notes.append("Stimuli were not repeated, so there is no noise ceiling.")
     else:
         arrays["ceiling"] = ceiling
-        share = ceiling_normalised(r, ceiling)
-        kept = share.kept.ravel()
-        notes.append(
-            f"The share of ceiling is over {share.n_kept} of {r.size} units (and times) whose "
-            f"noise ceiling reaches {share.floor}; the ceiling is taken as known."
-        )
-        if share.n_kept:
-            inverse = 1 / np.where(kept, ceiling.ravel(), 1)
-            weights["share of ceiling"] = np.where(kept, inverse, 0) / share.n_kept
+        if ceiling.mean() >= LEAST_CEILING:
+            weights["share of ceiling"] = weights["correlation"] / ceiling.mean()
+            notes.append(
+                "The share of ceiling is the mean correlation over the mean noise ceiling "
+                f"({ceiling.mean():.3g}) of all units, none chosen: units that seem reliable by "
+                "chance in these data would seem predictable in them, too."
+            )
+        else:
+            notes.append(f"The mean noise ceiling is below {LEAST_CEILING}: no share is given.")
     groups = rows.coord("stimulus")
-    metrics = dict(
-        zip(
-            weights,
-            resampled(rows.values, result, groups, list(weights.values()), rng),
-            strict=True,
-        )
-    )
+    columns = np.stack(list(weights.values()), axis=1)
+    if by_run:  # conditions are too few to draw from; runs are what the score generalises over
+        estimates = [mean_interval(v) for v in _of_sets(result, columns).T]
+    else:
+        estimates = resampled(rows.values, result, groups, columns, rng)
+    metrics = dict(zip(weights, estimates, strict=True))
     metrics["two-versus-two"] = _pairs(rows.values, result, groups)
     metrics["two-versus-two chance"] = Estimate(0.5)
     return RunResult(metrics, arrays, tuple(notes))
@@ -99,7 +104,7 @@ def resampled(
     truth: np.ndarray,
     result: CrossValidated,
     groups: np.ndarray,
-    weights: Sequence[np.ndarray],
+    columns: np.ndarray,
     rng: np.random.Generator,
     n_bootstrap: int = N_BOOTSTRAP,
 ) -> list[Estimate]:
@@ -115,20 +120,20 @@ def resampled(
     result : CrossValidated
     groups : ndarray, shape (n_presentations,)
         What is drawn together, with replacement.
-    weights : sequence of ndarray, each of shape (n_units * n_times,)
+    columns : ndarray, shape (n_units * n_times, n_sums)
+        Weights of units.
     rng : numpy.random.Generator
     n_bootstrap : int
 
     Returns
     -------
     list of Estimate
-        One for each of ``weights``, with a 95 % percentile interval.
+        One for each of ``columns``, with a 95 % percentile interval.
     """
     codes = np.unique(groups, return_inverse=True)[1]
     n = codes.max() + 1
     draws = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap)[:, codes].astype(np.float64)
     draws = np.vstack([np.ones(len(codes)), draws])  # the first row is the data themselves
-    columns = np.stack(weights, axis=1)
     y, p = (x.reshape(len(x), -1) for x in (truth, result.predictions))
     sets = [rows for k in np.unique(result.split) if (rows := result.split == k).sum() > 1]
     sums = np.zeros((len(draws), columns.shape[1]))
@@ -142,6 +147,12 @@ def resampled(
     return [
         Estimate(float(v), float(a), float(b)) for v, a, b in zip(sums[0], low, high, strict=True)
     ]
+
+
+def _of_sets(result: CrossValidated, columns: np.ndarray) -> np.ndarray:
+    """Weighted sums over units of the correlation in each test set that has one."""
+    by_set = result.by_split.reshape(len(result.by_split), -1)
+    return by_set[~np.isnan(by_set).any(axis=1)] @ columns
 
 
 def _weighted_correlation(share: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
