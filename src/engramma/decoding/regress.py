@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +67,9 @@ class FeatureDecoder:
                 mend="give the features of each presentation, and at least three presentations",
             )
         self._x_mean, self._x_scale = x.mean(axis=0), _spread(x)
-        self._y_mean, scale = y.mean(axis=0), _spread(y)
-        self._axes = np.diag(1 / scale) if not self.whiten else self._whitening(y)
+        self._y_mean = y.mean(axis=0)
+        # Targets are features on these orthonormal axes (None: the features' own), over a scale.
+        self._axes, self._scale = self._whitening(y) if self.whiten else (None, _spread(y))
         codes = (
             np.arange(len(x)) % 5 if groups is None else np.unique(groups, return_inverse=True)[1]
         )
@@ -86,21 +87,24 @@ class FeatureDecoder:
 
     def target_space(self, features: np.ndarray) -> np.ndarray:
         """Features as the decoder predicts them: standardised, or whitened."""
-        return (np.asarray(features, dtype=np.float64) - self._y_mean) @ self._axes
+        centred = np.asarray(features, dtype=np.float64) - self._y_mean
+        return (centred if self._axes is None else centred @ self._axes.T) / self._scale
 
     def original_space(self, predicted: np.ndarray) -> np.ndarray:
         """Predictions in the units of the features; what whitening dropped is at its mean."""
-        return np.asarray(predicted, dtype=np.float64) @ np.linalg.pinv(self._axes) + self._y_mean
+        values = np.asarray(predicted, dtype=np.float64) * self._scale
+        return (values if self._axes is None else values @ self._axes) + self._y_mean
 
     def _standard(self, x: np.ndarray) -> np.ndarray:
         return (x - self._x_mean) / self._x_scale
 
-    def _whitening(self, y: np.ndarray) -> np.ndarray:
+    def _whitening(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Principal axes of the features, component x feature, and the spread along each."""
         _, singular, axes = np.linalg.svd(y - self._y_mean, full_matrices=False)
         share = np.cumsum(singular**2) / max((singular**2).sum(), 1e-300)
         kept = int(np.searchsorted(share, self.variance - 1e-9) + 1)
         kept = min(kept, int((singular > 1e-6 * singular[0]).sum())) or 1
-        return axes[:kept].T * (np.sqrt(len(y)) / np.maximum(singular[:kept], 1e-300))
+        return axes[:kept], np.maximum(singular[:kept], 1e-300) / np.sqrt(len(y))
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
@@ -203,12 +207,8 @@ def decode_features(
         n_bootstrap=n_bootstrap,
     )
     correlation = _correlate(values, actual)
-    codes = np.unique(names, return_inverse=True)[1]
-    draws = [
-        _correlate(values[rows], actual[rows]).mean()
-        for rows in _resamples(codes, rng, min(n_bootstrap, 500))
-    ]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    draws = _bootstrapped(values, actual, _counts(names, rng, min(n_bootstrap, 500)))
+    low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])
     mean = Estimate(float(correlation.mean()), float(low), float(high))
     return FeatureDecoding(values, tuple(map(str, names)), correlation, mean, result, features.name)
 
@@ -227,9 +227,20 @@ def _correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=0) / np.where(length > 1e-12, length, np.inf)
 
 
-def _resamples(codes: np.ndarray, rng: np.random.Generator, n: int) -> Iterator[np.ndarray]:
-    """Rows of stimuli drawn with replacement, each with all its queries."""
-    members = [np.flatnonzero(codes == c) for c in range(codes.max() + 1)]
-    for _ in range(n):
-        drawn = rng.integers(len(members), size=len(members))
-        yield np.concatenate([members[d] for d in drawn])
+def _counts(names: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
+    """How often each query counts when stimuli are drawn with replacement, draw x query."""
+    codes = np.unique(names, return_inverse=True)[1]
+    n_stimuli = int(codes.max()) + 1
+    return rng.multinomial(n_stimuli, np.full(n_stimuli, 1 / n_stimuli), size=n)[:, codes]
+
+
+def _bootstrapped(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Correlation of each column under each set of weights, from weighted sums."""
+    # Centred first, so that differences of sums of squares lose no digits.
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    w = counts / counts.sum(axis=1, keepdims=True)
+    mean_a, mean_b = w @ a, w @ b
+    covariance = w @ (a * b) - mean_a * mean_b
+    variance = (w @ a**2 - mean_a**2) * (w @ b**2 - mean_b**2)
+    length = np.sqrt(np.maximum(variance, 0))
+    return covariance / np.where(length > 1e-12, length, np.inf)
