@@ -133,7 +133,8 @@ class BandedRidgeCV:
         X, self._bands = self._stack(spaces)
         self.spaces_ = tuple(spaces)
         gammas = self.weightings(len(self.spaces_))
-        with threads(self.jobs):
+        work = float(len(Y)) * min(X.shape) * Y.shape[1] * np.size(self.alphas)
+        with threads(self.jobs, work):
             solver = RidgeSolver(
                 X,
                 alphas=self.alphas,

@@ -29,6 +29,11 @@ import torch
 
 from engramma.encoding.linear import Axes, product
 
+#: Multiplications per fold below which all alphas are downdated in one batch.
+_AT_ONCE = 2e7
+#: Where the inverse magnifies rounding errors more than this, the fold gets axes of its own.
+_LARGEST_GAIN = 1e7
+
 Score = Literal["r2", "correlation", "mse"]
 
 
@@ -171,6 +176,27 @@ def build_fold(
     return FoldMap(*here, source, maps, loadings, rotation, ones.to(kind))  # type: ignore[arg-type]
 
 
+def _downdated_at_once(
+    rows: torch.Tensor,
+    shrinkage: torch.Tensor,
+    onto: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor | None:
+    """`_downdated` of a small fold: all alphas in one batch, in double precision."""
+    exact = rows.double()
+    shrunk = exact * shrinkage.double()[:, None]
+    identity = torch.eye(len(rows), dtype=torch.float64)
+    factor, failed = torch.linalg.cholesky_ex(identity - shrunk @ exact.T)
+    if failed.any():
+        return None
+    inverse = torch.cholesky_inverse(factor)
+    if inverse.diagonal(dim1=1, dim2=2).max() > _LARGEST_GAIN:
+        return None
+    if onto is not None:
+        shrunk = shrunk @ onto.double().T
+    return (inverse @ shrunk).to(dtype)
+
+
 def _compress(
     tested: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
@@ -190,6 +216,8 @@ def _downdated(
     dtype: torch.dtype,
 ) -> torch.Tensor | None:
     """``(I - T_f D T_f')^-1 T_f D [T_tr']`` for every alpha; None where ill-conditioned."""
+    if rows.numel() * len(rows) * len(shrinkage) < _AT_ONCE:
+        return _downdated_at_once(rows, shrinkage, onto, dtype)
     width = rows.shape[1] if onto is None else len(onto)
     maps = rows.new_empty(len(shrinkage), len(rows), width, dtype=dtype)
     for shrink, out in zip(shrinkage, maps, strict=True):
@@ -203,7 +231,7 @@ def _downdated(
             gain = inverse.diagonal().max()
             if not failed and gain < 20:
                 break
-        if failed or gain > 1e7:
+        if failed or gain > _LARGEST_GAIN:
             return None
         if onto is not None:
             shrunk = product(shrunk, onto.to(kind))

@@ -16,11 +16,19 @@ from engramma.errors import ConfigError, DataError
 Folds: TypeAlias = int | Iterable[Any]
 
 
+#: Work that one thread does fastest.
+_ONE_THREAD = 1e9
+
+
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Let torch use ``count`` threads inside the ``with`` block (None: leave it as it is)."""
+def threads(count: int | None, multiplications: float = float("inf")) -> Iterator[None]:
+    """Let torch use ``count`` threads inside the ``with`` block.
+
+    None leaves the number as it is, but for work of few ``multiplications``: threads that wait
+    for each other at thousands of small products take longer than one.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count or (1 if multiplications < _ONE_THREAD else before))
     try:
         yield
     finally:

@@ -343,7 +343,9 @@ class RidgeCV:
         n_units = Y.shape[1] if Y.ndim == 2 else 0
         if not n_units:
             raise DataError(f"Y has shape {Y.shape}", mend="give a presentation x unit matrix")
-        with threads(self.jobs):
+        X = as_matrix(X, "X", getattr(torch, self.dtype))
+        work = float(len(Y)) * min(X.shape) * n_units * np.size(self.alphas)
+        with threads(self.jobs, work):
             solver = RidgeSolver(
                 X,
                 alphas=self.alphas,
