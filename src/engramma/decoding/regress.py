@@ -69,7 +69,11 @@ class FeatureDecoder:
         self._x_mean, self._x_scale = x.mean(axis=0), _spread(x)
         self._y_mean = y.mean(axis=0)
         # Targets are features on these orthonormal axes (None: the features' own), over a scale.
-        self._axes, self._scale = self._whitening(y) if self.whiten else (None, _spread(y))
+        self._axes: np.ndarray | None = None
+        if self.whiten:
+            self._axes, self._scale = self._whitening(y)
+        else:
+            self._scale = _spread(y)
         codes = (
             np.arange(len(x)) % 5 if groups is None else np.unique(groups, return_inverse=True)[1]
         )

@@ -6,7 +6,7 @@ of it was predicted, and a mean over units stays defined.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,37 @@ def correlation(truth: Any, prediction: Any) -> np.ndarray:
         return np.where(varies, np.einsum("nu,nu->u", y, p) / safe, 0.0)
 
     return _by_unit(score, truth, prediction)
+
+
+def correlation_within(truth: Any, prediction: Any, folds: Iterable[np.ndarray]) -> np.ndarray:
+    """Correlation within each test set, averaged over them by their size.
+
+    Correlated over all test sets at once, predictions of nothing score below zero: a fold whose
+    responses are high was trained on low ones.
+
+    Parameters
+    ----------
+    truth, prediction : array, shape (n_presentations, n_units, ...)
+    folds : iterable of ndarray of int
+        Rows of each test set; those of fewer than two are left out.
+
+    Returns
+    -------
+    ndarray, shape (n_units, ...)
+    """
+    truth, prediction = _pair(truth, prediction)
+    total, count = np.zeros(truth.shape[1:]), 0
+    for rows in folds:
+        if len(rows) < 2:
+            continue
+        total += len(rows) * correlation(truth[rows], prediction[rows])
+        count += len(rows)
+    if not count:
+        raise DataError(
+            "every test set holds one presentation, which has no correlation",
+            mend="use folds of at least two presentations",
+        )
+    return total / count
 
 
 def r2(truth: Any, prediction: Any) -> np.ndarray:

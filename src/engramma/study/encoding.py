@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ from engramma.data.splits import Split, run_ids, stimulus_folds
 from engramma.encoding.banded import BandedRidgeCV
 from engramma.encoding.partition import variance_partition
 from engramma.encoding.ridge import RidgeCV
-from engramma.encoding.scores import ceiling_normalised, correlation
+from engramma.encoding.scores import correlation_within
 from engramma.errors import DataError
 from engramma.study.context import N_FOLDS, Context, rois, unit_positions
 from engramma.study.executor import map_units
@@ -33,9 +33,7 @@ from engramma.study.summary import (
 
 ALPHAS = tuple(float(a) for a in np.logspace(-2, 5, 15))
 #: Weightings of feature spaces that the banded ridge tries.
-N_CANDIDATES = 20
-#: Ceilings below this correlation are not divided by.
-CEILING_FLOOR = 0.1
+N_CANDIDATES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +50,10 @@ class Encoded:
         Correlation of each space alone, and of ``"all"``.
     partition : mapping of str to ndarray
         ``joint`` (n_units,), ``product`` and ``unique`` (n_spaces, n_units), explained variance.
-    stimulus, block : ndarray of str, shape (n_rows,)
-        What each row is, and within which rows it may be exchanged.
+    stimulus : ndarray of str, shape (n_rows,)
+        What each row is.
+    folds : tuple of ndarray of int
+        Rows of each test set, within which predictions may be exchanged.
     ceiling : Ceiling or None
     """
 
@@ -62,7 +62,7 @@ class Encoded:
     scores: Mapping[str, np.ndarray]
     partition: Mapping[str, np.ndarray]
     stimulus: np.ndarray
-    block: np.ndarray
+    folds: tuple[np.ndarray, ...]
     ceiling: Ceiling | None
 
 
@@ -97,7 +97,7 @@ def encode_subject(context: Context, subject: str) -> Encoded:
         scores={n.removeprefix("r "): v for n, v in parts.items() if n.startswith("r ")},
         partition={n: v for n, v in parts.items() if not n.startswith("r ")},
         stimulus=stimulus,
-        block=run_ids(rows) if conditions else np.full(len(stimulus), "all"),
+        folds=tuple(split.test for split in splits),
         ceiling=ceiling,
     )
 
@@ -145,8 +145,6 @@ def fit_units(
     for split, folds in zip(splits, inner, strict=True):
         train, test = split.train, split.test
         share = len(test) / len(values)
-        # Predictions are kept less the training mean: pooled over folds, it would bias the
-        # correlation, as it is the lower the higher the responses held out.
         mean = values[train].mean(axis=0)
         spaces_train = {n: x[train] for n, x in spaces.items()}
         spaces_test = {n: x[test] for n, x in spaces.items()}
@@ -164,7 +162,8 @@ def fit_units(
         unique += share * (parts.unique if parts.unique is not None else 0)
     if not several:
         predicted["all"] = next(v for n, v in predicted.items() if n != "all")
-    out = {f"r {n}": np.nan_to_num(correlation(values, p)) for n, p in predicted.items()}
+    folds = [split.test for split in splits]
+    out = {f"r {n}": correlation_within(values, p, folds) for n, p in predicted.items()}
     out["predicted"] = predicted["all"]
     if several:
         out |= {"joint": joint, "product": product, "unique": unique}
@@ -192,22 +191,26 @@ def _standardised(
 
 def permutation_p(encoded: Encoded, rng: np.random.Generator, n_permutations: int) -> np.ndarray:
     """P value of each unit's correlation: predictions are exchanged between stimuli."""
-    truth, predicted = _unit_norm(encoded.truth), _unit_norm(encoded.predicted)
+    truth, predicted = (_unit_norm(x, encoded.folds) for x in (encoded.truth, encoded.predicted))
     observed = (truth * predicted).sum(axis=0)
-    blocks = [np.flatnonzero(encoded.block == b) for b in np.unique(encoded.block)]
     above = np.ones(truth.shape[1])
     order = np.arange(len(truth))
     for _ in range(n_permutations):
-        for block in blocks:
-            order[block] = rng.permutation(block)
+        for fold in encoded.folds:
+            order[fold] = rng.permutation(fold)
         above += (truth * predicted[order]).sum(axis=0) >= observed
     return above / (n_permutations + 1)
 
 
-def _unit_norm(x: np.ndarray) -> np.ndarray:
-    x = x - x.mean(axis=0)
-    norm = np.linalg.norm(x, axis=0)
-    return x / np.where(norm > 1e-12, norm, np.inf)
+def _unit_norm(x: np.ndarray, folds: Sequence[np.ndarray]) -> np.ndarray:
+    """Standardise within each test set, so that sums of products are correlations within it."""
+    out = np.zeros_like(x)
+    for fold in folds:
+        part = x[fold] - x[fold].mean(axis=0)
+        norm = np.linalg.norm(part, axis=0)
+        share = np.sqrt(len(fold) / len(x))
+        out[fold] = share * part / np.where(norm > 1e-12, norm, np.inf)
+    return out
 
 
 # -- the section ---------------------------------------------------------------------------
@@ -303,10 +306,12 @@ def encoding_section(context: Context) -> Section:
 
 
 def _normalised(encoded: Encoded, name: str) -> float:
-    """Mean score as a share of the ceiling, over units whose ceiling is not negligible."""
-    if encoded.ceiling is None:
-        return float("nan")
-    return ceiling_normalised(encoded.scores[name], encoded.ceiling.correlation, CEILING_FLOOR).mean
+    """Mean score over the mean ceiling, of all units.
+
+    Keeping the units with a good ceiling would choose those whose noise happens to repeat.
+    """
+    ceiling = 0.0 if encoded.ceiling is None else float(encoded.ceiling.correlation.mean())
+    return float(encoded.scores[name].mean()) / ceiling if ceiling > 0 else float("nan")
 
 
 def _scores_figure(
@@ -441,8 +446,8 @@ def _methods(context: Context, spaces: list[str]) -> list[str]:
     sentences = [
         f"Encoding models predicted {unit} from {listed} by ridge regression, features "
         "standardised in the training part and the penalty chosen for each unit by inner "
-        f"cross-validation, {split}. The score is the correlation of prediction and held-out "
-        "response, tested by exchanging predictions between stimuli "
+        f"cross-validation, {split}. The score is the correlation of prediction and response "
+        "within each test set, averaged, and tested by exchanging predictions within test sets "
         f"({min(context.options.n_permutations, 1000)} permutations, false discovery rate 5 %).",
     ]
     if len(spaces) > 1:

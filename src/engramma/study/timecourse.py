@@ -12,7 +12,7 @@ from engramma.data.splits import run_ids
 from engramma.decoding.clusters import Span, permutation_spans
 from engramma.decoding.time import TimeDecoding, decode_over_time
 from engramma.encoding.ridge import RidgeCV
-from engramma.encoding.scores import correlation
+from engramma.encoding.scores import correlation_within
 from engramma.errors import DataError
 from engramma.progress import track
 from engramma.study.context import N_FOLDS, Context
@@ -377,8 +377,8 @@ def encoding_section(context: Context) -> Section:
         methods=[
             f"Single trials were predicted at each channel and time by ridge regression from "
             f"{', '.join(spaces)} (penalty by inner cross-validation for each channel and time), "
-            f"{_encoding_split(context)}; the score is the correlation over "
-            "presentations, averaged over channels, and was tested with a cluster permutation "
+            f"{_encoding_split(context)}; the score is the correlation within "
+            "test sets, averaged over channels, and was tested with a cluster permutation "
             f"test over time ({ENCODING_PERMUTATIONS} permutations of the stimuli).",
         ],
         citations=["naselaris2011", "maris2007"],
@@ -395,9 +395,8 @@ def encode(
         train, test = split.train, split.test
         model = RidgeCV(alphas=ALPHAS, cv=folds, standardize=True)
         model.fit(features[train], values[train])
-        # Less the training mean: pooled over folds, it would bias the correlation.
-        predicted[test] = model.predict(features[test]) - values[train].mean(axis=0)
-    return np.nan_to_num(correlation(values, predicted))
+        predicted[test] = model.predict(features[test])
+    return correlation_within(values, predicted, [split.test for split in splits])
 
 
 def _within_blocks(rows: Recording, context: Context, rng: np.random.Generator) -> np.ndarray:
