@@ -15,11 +15,9 @@ from engramma.geometry.models import category_model, feature_model
 from engramma.geometry.noise import NoiseMethod
 from engramma.geometry.rdm import rdm_from_recording, to_square
 from engramma.study.context import Context
+from engramma.study.media import thumbnails
 from engramma.study.result import Figure, Notice, Section, Table
 from engramma.study.summary import join, numbers, plural, show, show_p
-
-#: A matrix with more rows than this is shown by category, not by stimulus.
-MOST_ROWS = 150
 
 
 def geometry_section(context: Context) -> Section:
@@ -196,7 +194,6 @@ def _map(mean: np.ndarray, labels: list[str], context: Context, rdms: RDMs) -> F
     table = rdms.stimuli.table
     column = next((c for c in table.columns if str(c) == "category"), None)
     categories = None if column is None else table[column].astype(str).tolist()
-    images = rdms.stimuli.images
     return Figure(
         "mds",
         "The stimuli as the brain arranges them",
@@ -206,7 +203,7 @@ def _map(mean: np.ndarray, labels: list[str], context: Context, rdms: RDMs) -> F
             "points": points,
             "labels": labels,
             "categories": categories,
-            "images": None if images is None or len(images) > MOST_ROWS else list(images),
+            "images": thumbnails(rdms.stimuli),
         },
     )
 

@@ -15,6 +15,7 @@ from engramma.geometry.models import category_model, feature_model
 from engramma.geometry.rdm import to_square
 from engramma.study.context import Options
 from engramma.study.geometry import evaluation_numbers, models_figure, pairwise_table
+from engramma.study.media import thumbnails
 from engramma.study.result import Figure, Notice, Section
 from engramma.study.summary import join, plural, show, show_p
 
@@ -178,20 +179,11 @@ def _figures(
                 "points": mds(mean),
                 "labels": labels,
                 "categories": categories,
-                "images": thumbnails(rdms),
+                "images": thumbnails(rdms.stimuli),
             },
         )
     )
     return figures
-
-
-def thumbnails(rdms: RDMs) -> list[object] | None:
-    """Pictures of the stimuli, from memory or files."""
-    if rdms.stimuli.images is not None:
-        return list(rdms.stimuli.images)
-    if rdms.stimuli.has("image"):
-        return [rdms.stimuli.path("image", i) for i in rdms.stimuli.ids]
-    return None
 
 
 def _notices(rdms: RDMs) -> list[Notice]:
