@@ -214,8 +214,9 @@ def _estimates(
     return {
         name: Estimate(
             float(mean[i]),
-            float(mean[i] - half[i]),
-            float(mean[i] + half[i]),
+            # No similarity lies beyond 1, however wide the interval of few stimuli or subjects.
+            float(max(mean[i] - half[i], -1.0)),
+            float(min(mean[i] + half[i], 1.0)),
             {d: float(v[i]) for d, v in details.items()}
             | {"percentiles": tuple(map(float, percentiles[i]))},
         )

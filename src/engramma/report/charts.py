@@ -15,6 +15,7 @@ def histogram(
     xlabel: str,
     reference: float | tuple[float, str] | None = None,
     bins: int | Sequence[float] = 40,
+    counted: str = "units",
 ) -> str:
     """Distribution over units, one outline a group.
 
@@ -27,6 +28,8 @@ def histogram(
         A vertical line, with its name.
     bins : int or sequence of float
         Number of bins over the common range, or their edges.
+    counted : str
+        What a count is.
     """
     groups = {str(k): np.asarray(v, dtype=float).ravel() for k, v in values.items()}
     finite = {k: v[np.isfinite(v)] for k, v in groups.items()}
@@ -52,7 +55,9 @@ def histogram(
                 "fill": "tozeroy",
                 "fillcolor": colour(i, soft=True),
                 "name": text(label),
-                "hovertemplate": "from %{x}: %{customdata} units<extra>" + text(name) + "</extra>",
+                "hovertemplate": f"from %{{x}}: %{{customdata}} {counted}<extra>"
+                + text(name)
+                + "</extra>",
             }
         )
     top = max((max(t["y"]) for t in traces), default=1.0) or 1.0
@@ -64,7 +69,7 @@ def histogram(
         {
             "xaxis": {"title": {"text": text(xlabel)}},
             "yaxis": {
-                "title": {"text": "share of units (%)" if share else "number of units"},
+                "title": {"text": f"share of {counted} (%)" if share else f"number of {counted}"},
                 "rangemode": "tozero",
                 "range": [0, top * 1.07],
             },

@@ -214,6 +214,7 @@ def _figures(
                 "values": {"permuted labels": null},
                 "xlabel": "accuracy",
                 "reference": (observed, "observed"),
+                "counted": "permutations",
             },
         )
     )

@@ -25,10 +25,11 @@ MODALITIES = {
 
 def title_of(loaded: Recording | Cohort | RDMs, data: Any) -> str:
     """Title of the report."""
-    name = loaded.attrs.get("name")
-    if name is None and isinstance(data, str | Path):
-        name = Path(data).resolve().name if Path(data).exists() else f"the world {data!r}"
-    return f"Study of {name or 'a recording'}"
+    if isinstance(data, str | Path):
+        name = Path(data).resolve().name if Path(data).exists() else f"the world {str(data)!r}"
+    else:
+        name = str(loaded.attrs.get("name", "a recording"))
+    return f"Study of {name}"
 
 
 def describe(loaded: Recording | Cohort | RDMs) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from engramma.study.media import thumbnails
 from engramma.study.result import Figure, Notice, Section, Table
 from engramma.study.summary import join, numbers, plural, show, show_p
 
+#: With no more conditions than this, each gets a model of its own.
+MOST_APART = 12
+
 
 def geometry_section(context: Context) -> Section:
     """Cross-validated RDM, and its comparison with models."""
@@ -152,6 +155,10 @@ def model_rdms(context: Context, rdms: RDMs) -> dict[str, np.ndarray]:
     models: dict[str, np.ndarray] = {}
     for column in stimuli.categorical():
         models[column] = category_model(stimuli.table[column].astype(str).to_numpy())
+    if not models and 3 <= len(stimuli) <= MOST_APART:
+        # Nothing groups the conditions: ask for each whether it stands apart from all others.
+        for name in stimuli.ids:
+            models[f"{name} apart"] = category_model(np.asarray(stimuli.ids) == name)
     if len(stimuli) > 3:
         for name, features in context.feature_spaces.items():
             if name not in ("category", "condition") and not name.startswith("category"):
@@ -222,7 +229,7 @@ def models_figure(evaluation: ModelEvaluation, summary: str) -> Figure:
             "values": np.array([e.value for e in estimates]),
             "low": np.array([e.low for e in estimates]),
             "high": np.array([e.high for e in estimates]),
-            "ylabel": "rank correlation (rho-a)",
+            "ylabel": f"similarity ({evaluation.method})",
             "ceiling": evaluation.ceiling,
             "p": np.array([e.details["p_zero_fdr"] for e in estimates]),
         },

@@ -67,6 +67,7 @@ def models_section(rdms: RDMs, options: Options) -> Section:
             "are sampled; comparisons between models are corrected for the false discovery rate. "
             "The noise ceiling is the similarity of each subject to the mean of the others "
             "(lower bound) and of all (upper bound).",
+            *evaluation.notes,
         ],
         citations=[
             "kriegeskorte2008rsa",
@@ -76,7 +77,7 @@ def models_section(rdms: RDMs, options: Options) -> Section:
             "efficientnet",
         ],
         arrays={"measured": rdms.dissimilarities, **{f"model-{k}": v for k, v in models.items()}},
-        notices=[Notice("inference", note) for note in evaluation.notes] + _notices(rdms),
+        notices=_notices(rdms),
     )
 
 
@@ -141,7 +142,7 @@ def _figures(
                     "series": {model: np.array([e.value for e in estimates])},
                     "low": {model: np.array([e.low for e in estimates])},
                     "high": {model: np.array([e.high for e in estimates])},
-                    "xlabel": "layer",
+                    "xlabel": "layer: " + ", ".join(n.split("/")[-1] for n in deep),
                     "ylabel": "Spearman correlation",
                     "chance": 0.0,
                     "onset": None,

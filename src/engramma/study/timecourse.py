@@ -173,6 +173,7 @@ def _evoked_figures(
                     "times": time[instants],
                     **{c: np.asarray(coords[c].values, dtype=float) for c in "xyz"},
                     "names": names.tolist(),
+                    "label": label,
                 },
             )
         )

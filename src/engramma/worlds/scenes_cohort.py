@@ -71,4 +71,14 @@ def scenes(
     for i, stream in enumerate(streams[1:], start=1):
         name = f"sub-{i:02d}"
         members[name] = make_subject(stimuli, name, chosen, np.random.default_rng(stream))
-    return Cohort(members, attrs={"world": "scenes", "seed": seed, "modality": "simulated"})
+    what = "scenes" if signal else "scenes, without any signal in the responses"
+    history = [
+        f"{n_subjects} virtual subjects viewed {n_stimuli} rendered {what} ({size} x {size} "
+        f"pixels), {n_repeats} times each, once in a run.",
+        "Responses were simulated from orientation energy (early area), pooled combinations of "
+        "it (middle area), categories (category-selective areas) and meaning (language area), "
+        f"with spatially correlated noise and drift; signal is {ceiling:.0%} of the variance of "
+        "a single presentation.",
+    ]
+    facts = {"world": "scenes", "seed": seed, "modality": "simulated", "history": history}
+    return Cohort(members, attrs=facts)
