@@ -193,7 +193,8 @@ def _pairs(truth: np.ndarray, result: CrossValidated, groups: np.ndarray) -> Est
         if len(np.unique(groups[rows])) > 1:
             seen, predicted = _centred(truth[rows]), _centred(result.predictions[rows])
             values.append(two_versus_two(seen, predicted, groups[rows]))
-    return mean_interval(values)
+    interval = mean_interval(values)
+    return Estimate(interval.value, max(interval.low, 0.0), min(interval.high, 1.0))
 
 
 def _centred(values: np.ndarray) -> np.ndarray:

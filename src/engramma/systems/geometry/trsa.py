@@ -288,7 +288,8 @@ class TopologicalRSA:
         -------
         Estimate
             ``details["draws"]`` holds the resampled values. They lie below the accuracy itself,
-            since a resampling learns from fewer different subjects and stimuli.
+            since a resampling learns from fewer different subjects and stimuli; the interval of
+            an accuracy is therefore their spread about their own mean, laid around it.
         """
         subject, region = np.asarray(subject), np.asarray(region)
         methods = [self] if against is None else [self, against]
@@ -306,7 +307,8 @@ class TopologicalRSA:
                 sample = x[np.ix_(rows, pairs)]
                 draws[i, j] = nearest_centroid(sample, subject[rows], region[rows]).accuracy
         if against is None:
-            low, high = np.percentile(draws[:, 0], [2.5, 97.5])
+            spread = np.percentile(draws[:, 0], [2.5, 97.5]) - draws[:, 0].mean()
+            low, high = np.clip(values[0] + spread, 0.0, 1.0)
             return Estimate(values[0], float(low), float(high), {"draws": draws[:, 0]})
         differences = draws[:, 0] - draws[:, 1]
         effect = values[0] - values[1]
