@@ -670,6 +670,9 @@ def _sparse_effect(errors: _Errors) -> float:
 
 SOURCE = "Li et al. 2016"
 TRIED = {
+    "conv2-matches": (
+        "Undecided with five pairs of networks; every claim of this system was then run with ten."
+    ),
     "conv1-few": (
         "Eight inputs are half of the 16 maps of conv1, so that eight of any sixteen directions "
         "that span the layer keep half of the gain: here the limit of eight says nothing about "
@@ -697,6 +700,7 @@ def _claims(layer: str) -> list[Claim]:
             baseline_name="untrained networks of the same seeds",
             margin=0.15,
             control=Control("samples of one network shuffled", _gain_when_shuffled),
+            tried=TRIED.get(f"{layer}-matches", ""),
             **common,
         ),
         Claim(
