@@ -36,7 +36,7 @@ $(VENV)/.torch: constraints.txt
 	touch $@
 
 $(VENV)/.study: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[language]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
