@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 DATA   ?=
+TESTS  ?=
 
 .PHONY: study test lint verify benchmarks docs clean
 
@@ -10,7 +11,7 @@ study: $(VENV)/.study
 	$(BIN)/engramma study $(DATA)
 
 test: $(VENV)/.dev
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
