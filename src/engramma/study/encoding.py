@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from statsmodels.stats.multitest import fdrcorrection
 
+from engramma.contracts import Estimate
 from engramma.data.ceilings import Ceiling, variance_ceiling
 from engramma.data.recording import Recording
 from engramma.data.splits import Split, run_ids, stimulus_folds
@@ -202,6 +203,21 @@ def permutation_p(encoded: Encoded, rng: np.random.Generator, n_permutations: in
     return above / (n_permutations + 1)
 
 
+def over_rows(encoded: Encoded, rng: np.random.Generator, n_bootstrap: int = 2000) -> Estimate:
+    """Mean correlation over units, with an interval over stimuli (or patterns) drawn anew.
+
+    A correlation within test sets is a sum over rows, and so is its mean over units: rows are
+    drawn within their test set, the scale of responses is kept.
+    """
+    truth, predicted = (_unit_norm(x, encoded.folds) for x in (encoded.truth, encoded.predicted))
+    part = (truth * predicted).mean(axis=1)
+    draws = np.zeros(n_bootstrap)
+    for fold in encoded.folds:
+        draws += part[fold][rng.integers(0, len(fold), (n_bootstrap, len(fold)))].sum(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Estimate(float(part.sum()), float(low), float(high))
+
+
 def _unit_norm(x: np.ndarray, folds: Sequence[np.ndarray]) -> np.ndarray:
     """Standardise within each test set, so that sums of products are correlations within it."""
     out = np.zeros_like(x)
@@ -244,6 +260,8 @@ def encoding_section(context: Context) -> Section:
     mean_r = {
         n: over_subjects([float(e.scores[n].mean()) for e in encoded.values()], rng) for n in names
     }
+    if len(encoded) == 1:
+        mean_r[names[-1]] = over_rows(next(iter(encoded.values())), rng)
     best = max(spaces, key=lambda n: mean_r[n].value)
     share = over_subjects(list(predicted_share.values()), rng)
     whole = names[-1]

@@ -167,13 +167,19 @@ def model_rdms(context: Context, rdms: RDMs) -> dict[str, np.ndarray]:
 
 
 def best_model(evaluation: ModelEvaluation) -> str:
-    """Say which model explains the geometry best."""
+    """Say which model explains the geometry best, and whether it does at all."""
     name = evaluation.best
     estimate = evaluation.estimates[name]
-    text = f"the model {name!r} explains them best (rank correlation {show(estimate)}"
+    found = estimate.details["p_zero_fdr"] < 0.05
+    text = (
+        f"the model {name!r} explains them best"
+        if found
+        else f"no model explains them significantly, the best being {name!r}"
+    )
+    text += f" (rank correlation {show(estimate)}"
     if evaluation.ceiling is not None:
         text += ", noise ceiling {:.2f} to {:.2f}".format(*evaluation.ceiling)
-    return text + f"; {show_p(estimate.details['p_zero_fdr'])})"
+    return text + f"; {show_p(estimate.details['p_zero_fdr'])}, corrected)"
 
 
 def row_labels(context: Context, rdms: RDMs) -> list[str]:

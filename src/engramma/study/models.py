@@ -104,9 +104,11 @@ def _summary(evaluation: ModelEvaluation, features: dict[str, np.ndarray], rdms:
     if features:
         best = max(features, key=lambda n: evaluation.estimates[n].value)
         estimate = evaluation.estimates[best]
+        p = estimate.details["p_zero_fdr"]
+        sure = "" if p < 0.05 else ", which is not significant over so few subjects and stimuli"
         text = (
             f"Of {plural(len(features), 'feature space')}, {best!r} explains the measured geometry "
-            f"best (Spearman {show(estimate)}, {show_p(estimate.details['p_zero_fdr'])})"
+            f"best (Spearman {show(estimate)}; {show_p(p)}, corrected{sure})"
         )
         if evaluation.ceiling is not None:
             lower, upper = evaluation.ceiling
