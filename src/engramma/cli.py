@@ -49,7 +49,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at recordings and convert them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Threads to use; 0 takes all cores.")]
 Options = Annotated[
@@ -222,7 +222,7 @@ def verify(
         float | None,
         typer.Option(help="Draw claims at random that take this many seconds by the record."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random sample.")] = 0,
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from engramma.data.recording import Recording
 from engramma.data.splits import run_ids
-from engramma.data.stimuli import _some
+from engramma.data.stimuli import MEDIA_COLUMNS, _some
 from engramma.errors import DataError
 
 Notice = dict[str, str]
@@ -100,6 +100,7 @@ def check_recording(recording: Recording) -> list[Notice]:
     return [
         *_check_runs(recording),
         *_check_repeats(recording),
+        *_check_labels(recording),
         *_check_classes(recording),
         *_check_outlier_presentations(recording),
         *_check_duplicates(recording),
@@ -150,8 +151,9 @@ def _chunks(recording: Recording) -> Iterator[tuple[slice, np.ndarray]]:
 
 def _classes(recording: Recording) -> np.ndarray:
     """Return the labels a classifier would read out: the category where there is one."""
-    column = "category" if "category" in recording.stimuli.table else None
-    return recording.labels(column)
+    table = recording.stimuli.table
+    named = "category" in table and table["category"].loc[recording.coord("stimulus")].notna().all()
+    return recording.labels("category" if named else None)
 
 
 def _check_runs(recording: Recording) -> list[Notice]:
@@ -179,6 +181,25 @@ def _check_repeats(recording: Recording) -> list[Notice]:
     else:
         return []
     return [notice("few-repeats", text)]
+
+
+def _check_labels(recording: Recording) -> list[Notice]:
+    """Find columns that sort some of the stimuli but not all: they are not analysed."""
+    table = recording.stimuli.table
+    found = []
+    for column in table.columns.difference(list(MEDIA_COLUMNS), sort=False):
+        known = table[column].dropna()
+        if 0 < len(known) < len(table) and known.nunique() < len(known):
+            found.append(f"{column!r} ({len(table) - len(known)} of {len(table)} empty)")
+    if not found:
+        return []
+    return [
+        notice(
+            "missing-labels",
+            f"Some stimuli have no value in these columns, which are therefore neither decoded nor "
+            f"used as a model: {', '.join(found)}.",
+        )
+    ]
 
 
 def _check_classes(recording: Recording) -> list[Notice]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from numbers import Integral, Number
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from engramma import registry
 from engramma.data.quality import check_recording, drop_bad_units
@@ -69,13 +69,7 @@ class Reader:
         ConfigError
             If an option does not exist, or its value is of another type.
         """
-        owner = f"the {self.name} reader"
-        _check_options(owner, self.read, given)
-        try:
-            hints = get_type_hints(self.read)
-        except NameError:  # a reader of another package, with types imported for checking only
-            return given
-        return {n: _convert(owner, n, v, hints[n]) if n in hints else v for n, v in given.items()}
+        return _checked(f"the {self.name} reader", self.read, given)
 
 
 def reader(
@@ -230,8 +224,7 @@ def _generate(name: str, options: dict[str, Any]) -> Any:
     looks_like_a_path = any(mark in name for mark in ("/", "\\", ".", "~"))
     worlds = {} if looks_like_a_path else registry.worlds.all()
     if name in worlds:
-        _check_options(f"the world {name!r}", worlds[name], options)
-        return worlds[name](**options)
+        return worlds[name](**_checked(f"the world {name!r}", worlds[name], options))
     close = difflib.get_close_matches(name, worlds, n=3)
     mend = "check the path"
     if close:
@@ -245,6 +238,16 @@ def _options(function: Callable[..., Any]) -> tuple[str, ...]:
     kinds = (python_inspect.Parameter.KEYWORD_ONLY, python_inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = python_inspect.signature(function).parameters.items()
     return tuple(n for n, p in parameters if p.kind in kinds and n != "path")
+
+
+def _checked(owner: str, function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return options in the types that ``function`` takes; refuse what does not fit it."""
+    _check_options(owner, function, given)
+    try:
+        hints = get_type_hints(function)
+    except NameError:  # of another package, with types imported for checking only
+        return given
+    return {n: _convert(owner, n, v, hints[n]) if n in hints else v for n, v in given.items()}
 
 
 def _check_options(owner: str, function: Callable[..., Any], given: dict[str, Any]) -> None:
@@ -268,6 +271,13 @@ def _convert(owner: str, name: str, value: Any, hint: Any) -> Any:
     kinds = {get_origin(h) or h for h in (get_args(hint) if union else (hint,))}
     if Any in kinds or (value is None and NoneType in kinds):
         return value
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(
+                f"{name}={value!r} is no value that {owner} takes",
+                mend=f"give {' or '.join(map(str, get_args(hint)))}",
+            )
+        return value
     converted: Any = value
     if isinstance(value, bool):
         fits = bool in kinds
@@ -280,6 +290,7 @@ def _convert(owner: str, name: str, value: Any, hint: Any) -> Any:
         converted = value if single else [part.strip() for part in str(value).split(",")]
     else:
         fits = isinstance(value, list | tuple | set) and bool({Sequence, list, tuple} & kinds)
+        fits = fits or any(isinstance(value, k) for k in kinds if isinstance(k, type))
         converted = tuple(value) if fits and tuple in kinds else value
     if not fits:
         names = sorted({NoneType: "None", Sequence: "list"}.get(k, k.__name__) for k in kinds)

@@ -163,7 +163,13 @@ class Recording:
         return np.asarray(self.array[name].values)
 
     def labels(self, column: str | None = None) -> np.ndarray:
-        """Label of each presentation: its stimulus id, or a column of the stimulus table."""
+        """Label of each presentation: its stimulus id, or a column of the stimulus table.
+
+        Raises
+        ------
+        DataError
+            If there is no such column, or a stimulus that was shown has no value in it.
+        """
         if column is None or column == "stimulus":
             return self.coord("stimulus")
         if column not in self.stimuli.table:
@@ -172,7 +178,15 @@ class Recording:
                 where=f"it has {', '.join(map(str, self.stimuli.table.columns)) or 'none'}",
                 mend="name one of these, or add the column",
             )
-        return np.asarray(self.stimuli.table[column].loc[self.coord("stimulus")].astype(str))
+        values = self.stimuli.table[column].loc[self.coord("stimulus")]
+        empty = values.index[values.isna()].unique()
+        if len(empty):
+            raise DataError(
+                f"{len(empty)} stimuli that were shown have no {column!r}",
+                where=f"stimulus {str(empty[0])!r}",
+                mend="fill in the column, or select the presentations that have it",
+            )
+        return np.asarray(values.astype(str))
 
     @property
     def repeats(self) -> pd.Series:

@@ -114,12 +114,12 @@ class StimulusSet:
         )
 
     def categorical(self, max_levels: int = 40) -> list[str]:
-        """Columns that sort the stimuli into at least two groups, at least one with two members."""
+        """Columns that sort all stimuli into at least two groups, at least one with two members."""
         usable = []
         for name in self.table.columns:
-            if name in MEDIA_COLUMNS:
+            if name in MEDIA_COLUMNS or self.table[name].isna().any():
                 continue
-            levels = self.table[name].dropna().nunique()
+            levels = self.table[name].nunique()
             if 2 <= levels <= min(max_levels, len(self.table) - 1):
                 usable.append(str(name))
         return usable
