@@ -22,6 +22,7 @@ class RSAComparison:
     similarity : str
         Of RDMs, see `compare`.
     n_bootstrap : int
+        0 leaves the interval out, which leaderboards of thousands of comparisons do without.
     seed : int
         Of the bootstrap.
     """
@@ -48,6 +49,8 @@ class RSAComparison:
         a, b = checked_pair(a, b)
         first, second = rdm(a, self.dissimilarity), rdm(b, self.dissimilarity)
         value = float(compare(first, second, self.similarity)[0, 0])
+        if not self.n_bootstrap:
+            return Estimate(value)
         counts = draw(len(a), self.n_bootstrap, np.random.default_rng(self.seed))
         counts = counts[(counts > 0).sum(axis=1) >= FEWEST]
         samples = compare(first, second, self.similarity, counts=counts)[:, 0, 0]

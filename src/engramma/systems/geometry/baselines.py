@@ -8,51 +8,10 @@ import numpy as np
 
 from engramma.contracts import Estimate
 from engramma.geometry.alignment import checked_pair, linear_cka, procrustes_distance, svcca
-from engramma.geometry.compare import Similarity
-from engramma.geometry.compare import compare as compare_rdms
-from engramma.geometry.dissimilarity import Method, rdm
+from engramma.geometry.comparisons import RSAComparison
 from engramma.registry import system
 
 TASKS = ("layer-identification",)
-
-
-class RSA:
-    """Representational similarity analysis: compare the RDMs of two representations.
-
-    Parameters
-    ----------
-    dissimilarity : str
-        See `engramma.geometry.dissimilarity.rdm`.
-    similarity : str
-        See `engramma.geometry.compare.compare`.
-    n_bootstrap : int
-        Resamplings of the stimuli for the interval; without them it is NaN.
-    seed : int
-        Of the resamplings.
-    """
-
-    def __init__(
-        self,
-        dissimilarity: Method = "correlation",
-        similarity: Similarity = "spearman",
-        n_bootstrap: int = 0,
-        seed: int = 0,
-    ) -> None:
-        self.dissimilarity, self.similarity = dissimilarity, similarity
-        self.n_bootstrap, self.seed = n_bootstrap, seed
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> Estimate:
-        """Compare two representations, stimulus x unit."""
-        a, b = checked_pair(a, b)
-        first, second = rdm(a, self.dissimilarity), rdm(b, self.dissimilarity)
-        value = float(compare_rdms(first, second, self.similarity)[0, 0])
-        if not self.n_bootstrap:
-            return Estimate(value)
-        rng = np.random.default_rng(self.seed)
-        counts = rng.multinomial(len(a), np.full(len(a), 1 / len(a)), size=self.n_bootstrap)
-        draws = compare_rdms(first, second, self.similarity, counts=counts).ravel()
-        low, high = np.nanpercentile(draws, [2.5, 97.5])
-        return Estimate(value, float(low), float(high))
 
 
 RSA_PAPER = (
@@ -70,9 +29,9 @@ RSA_PAPER = (
     tasks=TASKS,
     baseline=True,
 )
-def rank_rsa() -> RSA:
+def rank_rsa() -> RSAComparison:
     """Compare by the ranks of Euclidean distances."""
-    return RSA("euclidean", "spearman")
+    return RSAComparison("euclidean", "spearman", n_bootstrap=0)
 
 
 @system(
@@ -84,9 +43,9 @@ def rank_rsa() -> RSA:
     tasks=TASKS,
     baseline=True,
 )
-def correlation_rsa() -> RSA:
+def correlation_rsa() -> RSAComparison:
     """Compare by correlation distances."""
-    return RSA("correlation", "pearson")
+    return RSAComparison("correlation", "pearson", n_bootstrap=0)
 
 
 class Alignment:
