@@ -219,7 +219,7 @@ def test_conditions_are_told_apart_by_the_units_made_for_it(conditions):
     assert entry["chance"] == pytest.approx(1 / 6)
     assert entry["accuracy"]["value"] > 0.7 and entry["p_value"] <= 0.01
     one = entry["subjects"]["1"]
-    assert one["accuracy"]["low"] < one["accuracy"]["value"] < one["accuracy"]["high"]
+    assert one["accuracy"]["low"] <= one["accuracy"]["value"] <= one["accuracy"]["high"]
     confusion = result["decoding"].arrays[f"1-{main}-confusion"]
     assert confusion.sum(axis=1).tolist() == [6] * 6
     assert np.trace(confusion) / 36 == pytest.approx(one["accuracy"]["value"])
@@ -394,6 +394,25 @@ def test_one_seed_gives_one_answer_and_another_only_other_intervals(conditions, 
     assert models[0]["low"] != models[1]["low"]
 
 
+def test_the_fingerprint_follows_what_the_stimuli_are(conditions, tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    names = conditions.stimuli.ids
+
+    def fingerprint(colour, image="a.png", order=slice(None)):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / image)
+        table = pd.DataFrame({"image": [image] * 6, "n": range(6)}, index=names).iloc[order]
+        return Recording(conditions.array, StimulusSet(table, root=tmp_path)).fingerprint()
+
+    red = fingerprint("red")
+    assert (
+        red
+        == fingerprint("red", image="renamed.png")
+        == fingerprint("red", order=[*range(6)][::-1])
+    )
+    assert red != fingerprint("blue")
+    assert red != conditions.fingerprint()
+
+
 # -- interrupted and killed ----------------------------------------------------------------
 
 
@@ -429,7 +448,14 @@ def test_other_options_or_data_do_not_resume(conditions, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             engramma.study(conditions, out=tmp_path, **QUICK)
     changed = Recording(conditions.array + 1e-3, conditions.stimuli)
-    for data, options in ((conditions, {"seed": 5}), (changed, {}), (conditions, {"fresh": True})):
+    table = conditions.stimuli.table.assign(alive=["no", "yes"] * 3)
+    relabelled = Recording(conditions.array, StimulusSet(table))
+    for data, options in (
+        (conditions, {"seed": 5}),
+        (changed, {}),
+        (relabelled, {}),
+        (conditions, {"fresh": True}),
+    ):
         made = []
 
         def ceiling(context, made=made):
@@ -441,6 +467,22 @@ def test_other_options_or_data_do_not_resume(conditions, tmp_path, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 engramma.study(data, out=tmp_path, **QUICK, **options)
         assert len(made) == 1
+
+
+def test_a_study_killed_while_it_is_saved_leaves_no_litter(conditions, tmp_path):
+    data, out = tmp_path / "own.npz", tmp_path / "out"
+    np.savez(data, responses=conditions.values, stimulus=conditions.coord("stimulus").astype(str))
+    code = f"""
+        import os, signal
+        import engramma
+        import engramma.report.html as html
+        html.write_report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        engramma.study({str(data)!r}, out={str(out)!r}, n_permutations=100, n_bootstrap=100)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL and not (out / "report.html").exists()
+    engramma.study(data, out=out, **QUICK)
+    assert {p.name for p in out.iterdir()} == {"report.html", "study.json", "arrays.zarr"}
 
 
 def test_an_earlier_report_stays_until_the_new_one_is_complete(conditions, tmp_path, monkeypatch):

@@ -74,9 +74,13 @@ class RDMs:
         )
 
     def fingerprint(self) -> str:
-        """Short hash of the dissimilarities and stimulus ids."""
+        """Short hash of dissimilarities, subjects, references and stimuli."""
         digest = hashlib.sha256(np.ascontiguousarray(self.dissimilarities).tobytes())
-        digest.update("\x1f".join(self.stimuli.ids).encode())
+        digest.update("\x1f".join((*map(str, self.subject), *self.stimuli.ids)).encode())
+        digest.update(self.stimuli.fingerprint().encode())
+        for name in sorted(self.references):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(self.references[name]).tobytes())
         return digest.hexdigest()[:16]
 
     def __len__(self) -> int:

@@ -239,8 +239,8 @@ class Recording:
     # -- identity --------------------------------------------------------------------------
 
     def fingerprint(self) -> str:
-        """Short hash of responses and coordinates: equal data, equal fingerprint."""
-        digest = hashlib.sha256()
+        """Short hash of responses, coordinates and the stimuli shown: equal data, equal hash."""
+        digest = hashlib.sha256(self.stimuli.fingerprint(self.coord("stimulus")).encode())
         for name in sorted(map(str, self.array.coords)):
             digest.update(name.encode())
             digest.update("\x1f".join(map(str, self.array[name].values)).encode())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,28 @@ class StimulusSet:
             attrs=self.attrs,
         )
 
+    def fingerprint(self, ids: Iterable[str] | None = None) -> str:
+        """Short hash of the table and of what images and sounds hold, of some stimuli or of all.
+
+        Neither the order of stimuli and columns nor the names of media files change it.
+        """
+        chosen = self.table.index if ids is None else pd.Index(sorted(set(map(str, ids))))
+        rows = self.table.index.get_indexer(chosen)
+        digest = hashlib.sha256("\x1f".join(map(str, chosen)).encode())
+        for column in sorted(self.table.columns, key=str):
+            values = self.table[column].iloc[rows]
+            media = column in MEDIA_COLUMNS and column != "caption"
+            for stimulus, value in zip(chosen, values, strict=True):
+                text = "" if pd.isna(value) else str(value)
+                if media and text:
+                    text = _file_digest(self.path(column, stimulus), text)
+                digest.update(f"{column}\x1f{text}\x1e".encode())
+        for row in rows:
+            for memory in (self.images, self.audio):
+                if memory is not None:
+                    digest.update(np.ascontiguousarray(memory[int(row)]).tobytes())
+        return digest.hexdigest()[:16]
+
     def categorical(self, max_levels: int = 40) -> list[str]:
         """Columns that sort all stimuli into at least two groups, at least one with two members."""
         usable = []
@@ -123,6 +147,21 @@ class StimulusSet:
             if 2 <= levels <= min(max_levels, len(self.table) - 1):
                 usable.append(str(name))
         return usable
+
+
+def _file_digest(path: Path, name: str) -> str:
+    """Hash of a file's content; its name where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return name
+    return _content(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _content(path: Path, size: int, changed: int) -> str:
+    """Hash of a file, read once for each size and time of change."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _some(values: Iterable[Any], most: int = 5) -> str:
