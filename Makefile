@@ -20,7 +20,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 verify: $(VENV)/.dev
-	$(BIN)/engramma verify --record results/claims.json
+	$(BIN)/engramma verify --jobs 1 --record results/claims.json
 
 benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/ridge.py

@@ -72,7 +72,7 @@ def study(
         ),
     ] = "scenes",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the report [default: engramma-study/NAME].")
+        Path | None, typer.Option(help="Folder for the report (engramma-study/NAME).")
     ] = None,
     estimate: Annotated[
         str | None, typer.Option(help="fMRI responses: blocks, lss (single trials) or glm.")
@@ -138,7 +138,7 @@ def study(
 def run(
     system: Annotated[str | None, typer.Argument(help="Slug of the system.")] = None,
     data: Annotated[str | None, typer.Option(help="Recording or world to fit it to.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder [default: runs/SYSTEM-NAME].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder (runs/SYSTEM-NAME).")] = None,
     again: Annotated[
         Path | None, typer.Option(help="Repeat the run saved in this folder and compare.")
     ] = None,
@@ -210,7 +210,7 @@ def verify(
     ] = None,
     family: Annotated[str | None, typer.Option(help="All claims of one family.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Seeds a claim, at least 3 [default: the claim's own].")
+        int | None, typer.Option(help="Seeds a claim, at least 3 (the claim's own).")
     ] = None,
     record: Annotated[
         Path | None, typer.Option(help="Merge the verdicts into this JSON file.")

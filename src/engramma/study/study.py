@@ -103,7 +103,7 @@ def study(
     if not sections:
         raise DataError(
             "nothing can be said about this recording",
-            where="; ".join(f"{n.name}: {n.text}" for n in notices),
+            where="; ".join(f"{n.name}: {n.text}" for n in _once(notices)),
             mend="see `engramma data inspect`",
         )
     result = Study(
