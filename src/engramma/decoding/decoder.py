@@ -66,7 +66,7 @@ class LinearDecoder:
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2 and self.targets is None:
             raise DataError(
-                f"every presentation has the label {labels[0]!r}, so there is nothing to learn",
+                f"every presentation has the label {str(labels[0])!r}: there is nothing to learn",
                 mend="choose a column with at least two values, or give target features",
             )
         self._units = recording.array["unit"].values

@@ -64,7 +64,7 @@ def pose(
     classes, codes = np.unique(values, return_inverse=True)
     if len(classes) < 2:
         raise DataError(
-            f"every presentation has the label {classes[0]!r}, so there is nothing to decode",
+            f"every presentation has the label {str(classes[0])!r}, so there is nothing to decode",
             mend="choose a column with at least two values",
         )
     bad = np.flatnonzero(~np.isfinite(recording.values).reshape(len(values), -1).all(axis=1))

@@ -131,6 +131,9 @@ def lda(
     else:
         level = (total.sum(-1) - (scaled**2).sum((-1, -2))) / space.n_units
         amount = np.full(level.shape, float(shrinkage))
+    # One pattern a class leaves no covariance to estimate: then distances are plain ones.
+    none = level * space.n_units <= 1e-12 * total.sum(-1)
+    amount, level = np.where(none, 1.0, amount), np.where(none, total.mean(-1), level)
     # Covariance = diagonal - rootᵀ root; without any shrinkage a trace of it keeps it regular.
     diagonal = (1 - amount)[..., None] * total + (np.maximum(amount, 1e-9) * level)[..., None]
     diagonal = np.maximum(diagonal, 1e-300)

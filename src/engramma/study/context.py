@@ -44,6 +44,11 @@ class Options:
     n_bootstrap: int = 1000
     executor: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("n_permutations", 100), ("n_bootstrap", 100)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}", mend=f"use {least} or more")
+
 
 @dataclass(frozen=True, eq=False)
 class Context:
@@ -83,7 +88,7 @@ class Context:
                     mend="name one of them with --decode, or 'stimulus' for the conditions",
                 )
             return [chosen, *(c for c in columns if c != chosen)]
-        columns.sort(key=lambda c: ("category" not in c, c))
+        columns.sort(key=lambda c: "category" not in c)  # else as in the table
         return ([self._name_of_stimulus()] if conditions else []) + columns
 
     def _same_as_stimulus(self, column: str) -> bool:
@@ -93,7 +98,10 @@ class Context:
     def _name_of_stimulus(self) -> str:
         """Column that names the conditions one by one (``position``), else ``stimulus``."""
         for column in self.stimuli.table.columns:
-            if column not in MEDIA_COLUMNS and self._same_as_stimulus(column):
+            # Further captions (caption_2, ...) are media as well.
+            if str(column).split("_")[0] in MEDIA_COLUMNS:
+                continue
+            if self._same_as_stimulus(column):
                 return str(column)
         return "stimulus"
 

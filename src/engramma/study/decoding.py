@@ -231,7 +231,7 @@ def _per_class(results: dict[str, DecodingResult]) -> Table:
         scores = [r.per_class[name] for r in results.values() if name in r.per_class]
         rows.append(
             [name]
-            + [f"{np.nanmean([s[k] for s in scores]):.2f}" for k in ("recall", "precision", "auc")]
+            + [_mean([s[k] for s in scores]) for k in ("recall", "precision", "auc")]
             + [int(sum(s["n"] for s in scores))]
         )
     return Table(
@@ -240,6 +240,12 @@ def _per_class(results: dict[str, DecodingResult]) -> Table:
         rows,
         "AUC: the class against all others." + (" Mean over subjects." if len(results) > 1 else ""),
     )
+
+
+def _mean(values: list[float]) -> str:
+    """Write the mean of what is defined: a class never predicted has no precision."""
+    known = [v for v in values if np.isfinite(v)]
+    return f"{np.mean(known):.2f}" if known else "none"
 
 
 def _notices(

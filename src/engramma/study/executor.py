@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engramma.errors import ConfigError
 from engramma.progress import track
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 UNITS_PER_TASK = 8192
 
@@ -54,22 +57,32 @@ def _on_cluster(
     executor: str,
     shared: dict[str, Any],
 ) -> list[dict[str, np.ndarray]]:
+    with connect(executor) as client:
+        everything = client.scatter(shared, broadcast=True, hash=False)
+        futures = [client.submit(_apply, fit, chunk, everything) for chunk in chunks]
+        return [future.result() for future in track(futures, "fitting units on the cluster")]
+
+
+def connect(executor: str) -> Client:
+    """Connect to a scheduler, or start a cluster on this machine.
+
+    Raises
+    ------
+    ConfigError
+        If the scheduler cannot be reached.
+    """
     from distributed import Client
 
     try:
-        client = (
-            Client(dashboard_address=None) if executor == "local" else Client(executor, timeout=10)
-        )
+        if executor == "local":
+            return Client(dashboard_address=None)
+        return Client(executor, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
         raise ConfigError(
             f"the Dask scheduler cannot be reached ({error})",
             where=f"--executor {executor}",
             mend="start one with `dask scheduler`, or use --executor local",
         ) from error
-    with client:
-        everything = client.scatter(shared, broadcast=True, hash=False)
-        futures = [client.submit(_apply, fit, chunk, everything) for chunk in chunks]
-        return [future.result() for future in track(futures, "fitting units on the cluster")]
 
 
 def _apply(

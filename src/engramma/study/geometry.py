@@ -29,7 +29,12 @@ def geometry_section(context: Context) -> Section:
         Cohort(context.recordings) if len(context.recordings) > 1 else context.first
     )
     folds = _folds(context)
-    noise = noise_method(context, folds)
+    noise = noise_method(
+        min(
+            len(np.unique(run_ids(r))) if folds == "run" else int(r.repeats.min())
+            for r in context.recordings.values()
+        )
+    )
     rdms = rdm_from_recording(data, "crossnobis", cv=folds, noise=noise)
     models = model_rdms(context, rdms)
     stack, over = _replicates(context, data, rdms, folds)
@@ -114,12 +119,8 @@ def _folds(context: Context) -> str:
     return "run"
 
 
-def noise_method(context: Context, folds: str) -> NoiseMethod | None:
+def noise_method(n_folds: int) -> NoiseMethod | None:
     """Estimate the noise from the training folds, where these hold repeats to estimate it from."""
-    n_folds = min(
-        len(np.unique(run_ids(r))) if folds == "run" else int(r.repeats.min())
-        for r in context.recordings.values()
-    )
     return "shrinkage-diagonal" if n_folds > 2 else None
 
 
@@ -141,7 +142,7 @@ def _replicates(
                     recording.select(np.isin(runs, g)),
                     "crossnobis",
                     cv="run",
-                    noise=noise_method(context, folds),
+                    noise=noise_method(min(map(len, groups))),
                 ).dissimilarities[0]
                 for g in groups
             ]

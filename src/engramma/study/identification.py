@@ -50,14 +50,13 @@ def identification_section(context: Context) -> Section | None:
             results.setdefault(name, {})[subject] = decoded.identification
     top = {n: _group(context, r, lambda i: i.top[1]) for n, r in results.items()}
     two_way = {n: _group(context, r, lambda i: i.two_way) for n, r in results.items()}
-    best = max(results, key=lambda n: two_way[n].value)
-    one = next(iter(results[best].values()))
+    one = next(iter(results[PREDICTED].values()))
     size = len(one.gallery)
-    source = best if best == PREDICTED else f"decoded {best!r} features"
+    # The source is fixed beforehand: the best of several would be above chance by choice.
     summary = (
-        f"From {source}, the stimulus is named first among {size} in {top[best].value:.0%} of "
-        f"cases (chance {1 / size:.1%}) and preferred to another in {two_way[best].value:.0%} of "
-        "pairs (chance 50%)."
+        f"From {PREDICTED}, the stimulus is named first among {size} in a share of "
+        f"{show(top[PREDICTED])} of cases (chance {1 / size:.3f}) and preferred to another in "
+        f"{show(two_way[PREDICTED])} of pairs (chance 0.5)."
     )
     names = list(results)
     return Section(

@@ -6,10 +6,11 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -43,20 +44,27 @@ def save_study(study: Study, folder: str | Path) -> Path:
                 shutil.rmtree(target)
             (work / name).replace(target)
     except OSError as error:
-        raise DataError(
-            f"the study cannot be written ({error.strerror})",
-            where=str(error.filename or folder),
-            mend="free disk space, or choose another folder with --out",
-        ) from error
+        raise cannot_write(error, folder) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def cannot_write(error: OSError, folder: Path) -> DataError:
+    """Say that the study cannot be written, and why."""
+    return DataError(
+        f"the study cannot be written ({error.strerror})",
+        where=str(error.filename or folder),
+        mend="free disk space, or choose another folder with --out",
+    )
 
 
 def writable(folder: Path) -> Path:
     """Make a temporary folder inside ``folder``, to find out early that it can be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".part-*"):  # by a study that was killed while it was saved
+            shutil.rmtree(left, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
     except OSError as error:
         raise DataError(
@@ -139,25 +147,37 @@ class Checkpoints:
     def __init__(self, folder: str | Path | None, key: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(plain(key), sort_keys=True).encode()).hexdigest()[:12]
         self.folder = None if folder is None else Path(folder) / f".checkpoint-{digest}"
-        self.resumed: list[str] = []
 
-    def section(self, name: str, make: Callable[[], Section | None]) -> Section | None:
-        """Return the finished section, or make it and keep it."""
+    def load(self, name: str) -> Section | None:
+        """Return a section that was finished before; None where there is none, or it is damaged."""
+        if self.folder is None or not (self.folder / name / "section.json").exists():
+            return None
+        try:
+            return load_section(self.folder / name)
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            return None
+
+    def keep(self, section: Section) -> None:
+        """Write a finished section.
+
+        Raises
+        ------
+        DataError
+            If it cannot be written.
+        """
         if self.folder is None:
-            return make()
-        place = self.folder / name
-        if (place / "section.json").exists():
-            self.resumed.append(name)
-            return load_section(place)
-        section = make()
-        if section is not None:
-            save_section(section, place)
-        return section
+            return
+        try:
+            save_section(section, self.folder / section.name)
+        except OSError as error:
+            raise cannot_write(error, self.folder.parent) from error
 
     def clear(self) -> None:
-        """Remove the checkpoints of a study that is complete."""
+        """Remove the checkpoints of this and of earlier, abandoned studies."""
         if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for left in self.folder.parent.glob(".checkpoint-*"):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def save_section(section: Section, place: Path) -> None:

@@ -12,7 +12,7 @@ from engramma.data.quality import check_recording, drop_bad_units
 from engramma.data.rdms import RDMs
 from engramma.data.read import read
 from engramma.data.recording import Cohort, Recording
-from engramma.errors import DataError, EngrammaError
+from engramma.errors import ConfigError, DataError, EngrammaError
 from engramma.progress import track
 from engramma.study.context import Context, Options
 from engramma.study.describe import describe, first_attrs, title_of
@@ -29,7 +29,7 @@ def study(
     out: str | Path | None = None,
     seed: int = 0,
     decode: str | None = None,
-    features: list[str] | tuple[str, ...] | None = None,
+    features: str | list[str] | tuple[str, ...] | None = None,
     n_permutations: int = 1000,
     n_bootstrap: int = 1000,
     executor: str | None = None,
@@ -48,7 +48,7 @@ def study(
     seed : int
     decode : str, optional
         Column of the stimulus table to decode.
-    features : list of str, optional
+    features : str or list of str, optional
         Feature models (names, or folders of local models).
     n_permutations, n_bootstrap : int
     executor : str, optional
@@ -68,19 +68,20 @@ def study(
         If the data cannot be read, or nothing at all can be said about them.
     """
     start = time.perf_counter()
+    options = Options(
+        seed=seed,
+        decode=decode,
+        features=_named(features),
+        n_permutations=n_permutations,
+        n_bootstrap=n_bootstrap,
+        executor=executor,
+    )
     if out is not None:
         shutil.rmtree(writable(Path(out)))  # learn before the work that the place is writable
     reader_options = dict(reader_options or {})
     loaded = _load(data, reader_options, seed)
     loaded, notices = _clean(loaded)
-    options = Options(
-        seed=seed,
-        decode=decode,
-        features=None if features is None else tuple(features),
-        n_permutations=n_permutations,
-        n_bootstrap=n_bootstrap,
-        executor=executor,
-    )
+    check_choices(loaded, options)
     parameters = {
         "data": str(data) if isinstance(data, str | Path) else repr(data),
         "fingerprint": loaded.fingerprint(),
@@ -92,14 +93,18 @@ def study(
         checkpoints.clear()
     sections: list[Section] = []
     for name, make in track(_plan(loaded, options), "study"):
-        try:
-            section = checkpoints.section(name, make)
-        except EngrammaError as error:
-            notices.append(Notice(f"no {name} analysis", str(error)))
-            continue
-        if section is not None:
-            sections.append(section)
-            notices += section.notices
+        section = checkpoints.load(name)
+        if section is None:
+            try:
+                section = make()
+            except EngrammaError as error:
+                notices.append(Notice(f"no {name} analysis", str(error)))
+                continue
+            if section is None:
+                continue
+            checkpoints.keep(section)
+        sections.append(section)
+        notices += section.notices
     if not sections:
         raise DataError(
             "nothing can be said about this recording",
@@ -124,11 +129,48 @@ def study(
 
 
 def _load(data: Any, options: Mapping[str, Any], seed: int) -> Recording | Cohort | RDMs:
-    if not isinstance(data, str | Path):
+    if isinstance(data, Recording | Cohort | RDMs):
         return data
+    if not isinstance(data, str | Path):
+        raise ConfigError(
+            f"a study needs a path, a world or a recording, not {type(data).__name__}",
+            mend="make a recording with Recording.from_arrays(responses, stimulus)",
+        )
     if not Path(data).exists():
         return read(data, **{"seed": seed, **options})  # a world
     return read(data, **options)
+
+
+def _named(features: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return names of models, where one may stand alone; none at all means the usual ones."""
+    return (features,) if isinstance(features, str) else tuple(features) if features else None
+
+
+def check_choices(loaded: Recording | Cohort | RDMs, options: Options) -> None:
+    """Refuse what cannot be carried out before any work is done.
+
+    Raises
+    ------
+    ConfigError
+        If a column, feature model or scheduler that the user named is not there.
+    """
+    from engramma.features.extraction import load_model
+    from engramma.study.executor import connect
+
+    for model in options.features or ():
+        if model.partition(":")[0] != "category":
+            load_model(model)
+    if options.executor not in (None, "local"):
+        connect(options.executor).close()
+    if not isinstance(loaded, RDMs):
+        members = list(loaded.values()) if isinstance(loaded, Cohort) else [loaded]
+        if len({m.has_time for m in members}) > 1:
+            raise DataError(
+                "some subjects have responses over time and some have not",
+                mend="study them one by one, or average a time window of each",
+            )
+        if options.decode is not None:
+            _ = context_of(loaded, options).label_columns
 
 
 def _clean(
