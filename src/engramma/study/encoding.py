@@ -19,6 +19,7 @@ from engramma.encoding.partition import variance_partition
 from engramma.encoding.ridge import RidgeCV
 from engramma.encoding.scores import correlation_within
 from engramma.errors import DataError
+from engramma.features.extraction import available_models
 from engramma.study.context import N_FOLDS, Context, rois, unit_positions
 from engramma.study.executor import map_units
 from engramma.study.result import Figure, Notice, Section, Table
@@ -483,6 +484,9 @@ def _notices(context: Context, encoded: Mapping[str, Encoded]) -> list[Notice]:
         notices.append(
             Notice("no noise ceiling", "stimuli were not repeated, so scores are not normalised.")
         )
+    if context.options.features is None and not context.encodes_conditions:
+        absent = [m for m in available_models(context.stimuli) if m.fits and not m.installed]
+        notices += [Notice("feature model not installed", f"{m.name}: {m.reason}") for m in absent]
     n = min(len(e.truth) for e in encoded.values())
     if n < 50 and not context.encodes_conditions:
         notices.append(
