@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from engramma.progress import track
 GAZE_SHIFT = 0.5
 
 
-class TargetDecoder:
+class TargetDecoder(ABC):
     """Base of decoders that name the flickering target a subject looks at.
 
     A subclass learns in ``_learn(trials)`` and scores in ``_score(trials)``; cutting, checks,
@@ -89,11 +90,13 @@ class TargetDecoder:
         seconds = self.window.length + gaze_shift
         return float(information_transfer_rate(accuracy, len(self.targets_), seconds).mean())
 
+    @abstractmethod
     def _learn(self, trials: Trials) -> None:
-        raise NotImplementedError
+        """Learn from training trials."""
 
+    @abstractmethod
     def _score(self, trials: Trials) -> np.ndarray:
-        raise NotImplementedError
+        """Score every target for each trial, trial x target."""
 
     def _training_trials(
         self, recording: Recording | Cohort, stimuli: StimulusSet | None
