@@ -122,6 +122,8 @@ def start(plugin, *arguments, **options):
         stderr=subprocess.PIPE,
         text=True,
         **options,
+        # A test run in the background is started with interrupts ignored, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
