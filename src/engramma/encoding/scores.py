@@ -117,7 +117,12 @@ class NormalisedScore:
 
     @property
     def mean(self) -> float:
-        """Mean over the units kept (NaN if there are none)."""
+        """Mean over the units kept (NaN if there are none).
+
+        Where the ceiling comes from the very data that are scored, the units kept are those whose
+        noise happened to repeat, and this mean is too high: divide mean by mean over all units
+        instead, as `engramma.study` does, or take the ceiling from other data.
+        """
         return float(self.values[self.kept].mean()) if self.kept.any() else float("nan")
 
 
