@@ -19,7 +19,7 @@ from engramma.bench.score_comparison import _jackknife
 from engramma.bench.score_decoder import balanced_accuracy
 from engramma.bench.score_encoder import resampled
 from engramma.bench.tasks import evoked_decoding, scene_decoding, scene_encoding
-from engramma.contracts import CONTRACTS, Estimate, SystemCard, Task
+from engramma.contracts import CONTRACTS, Estimate, Scored, SystemCard, Task
 from engramma.data.features import Features
 from engramma.data.recording import Cohort, Recording
 from engramma.data.stimuli import StimulusSet
@@ -595,3 +595,57 @@ def test_leaderboards_refuse_strangers_and_suggest_who_was_meant(contest):
         leaderboard.bench("contest", seeds=0)
     with pytest.raises(ConfigError, match="did you mean contest"):
         leaderboard.bench("contes")
+
+
+def test_a_leaderboard_keeps_its_scores_and_goes_on_from_them(contest, tmp_path):
+    calls = []
+
+    def score(system, data):
+        calls.append((system, data))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return Scored(system, {1.0: system, 2.0: data}, {"state": 7})
+
+    def prepare(seed, *, size=1):
+        return seed + 10 * size
+
+    registry.tasks._items["contest"] = Task(
+        "contest", "Memory", "?", prepare, score, "points", 0.0, axis="size"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        leaderboard.bench("contest", seeds=3, folder=tmp_path, options={"size": 2})
+    board = leaderboard.bench("contest", seeds=3, folder=tmp_path, options={"size": 2})
+    assert len(calls) == 7  # 3 that were kept, the interrupted one, and the 3 left
+    assert board.entries[0].system == "high-one" and board.entries[0].details == {"state": 7}
+    assert board.entries[0].curve[2.0].value == 21 and board.entries[0].scores == (2, 2, 2)
+    assert leaderboard.as_json(board)["entries"][0]["curve"][1]["size"] == 2
+    leaderboard.bench("contest", seeds=3, folder=tmp_path)  # other options: measured anew
+    assert len(calls) == 13
+    leaderboard.bench("contest", seeds=3, folder=tmp_path, fresh=True)
+    assert len(calls) == 19
+    with pytest.raises(ConfigError, match="its options are size"):
+        leaderboard.bench("contest", options={"length": 2})
+    (tmp_path / "scores.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be used"):
+        leaderboard.bench("contest", folder=tmp_path)
+
+
+def test_a_leaderboard_is_written_as_a_page(contest, tmp_path):
+    from engramma.report.leaderboard import write_leaderboard
+
+    registry.tasks._items["contest"] = Task(
+        "contest",
+        "Memory",
+        "Which?",
+        lambda seed: seed,
+        lambda system, data: Scored(system, {1: system, 8: system / 2}, {"state": 100 * system}),
+        "points (mean)",
+        0.0,
+        axis="length",
+    )
+    page = write_leaderboard(leaderboard.bench("contest", seeds=2), tmp_path)
+    html = page.read_text()
+    assert "high-one is first with 2.000" in html and "install it" in html
+    assert "Score by length" in html and "Score against state" in html
+    saved = json.loads((tmp_path / "leaderboard.json").read_text())
+    assert [e["system"] for e in saved["entries"]] == ["high-one", "low-one", "sick"]

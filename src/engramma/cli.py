@@ -263,12 +263,25 @@ def bench(
         list[str] | None, typer.Option(help="Run this contestant only; repeatable.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds.")] = 3,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="Option of the task, NAME=VALUE; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for table and figures as leaderboard.html; scores kept there "
+            "are not measured again."
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure all scores again.")] = False,
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
-    """Rank all systems and baselines that fit a task."""
-    from dataclasses import asdict
+    """Rank all systems and baselines that fit a task.
 
+    With --out an interrupted leaderboard resumes when the same command is given again.
+    """
     from engramma.bench import leaderboard
     from engramma.registry import tasks
 
@@ -285,41 +298,57 @@ def bench(
         )
         return
     with working(jobs, progress=not as_json):
-        board = leaderboard.bench(task, seeds=seeds, only=only or ())
-    if as_json:
-        ceiling = None if board.ceiling is None else asdict(board.ceiling)
-        print_json(
-            {
-                "task": task,
-                "metric": board.task.metric,
-                "chance": board.task.chance,
-                "ceiling": ceiling,
-                "entries": [asdict(e) for e in board.entries],
-            }
+        board = leaderboard.bench(
+            task,
+            seeds=seeds,
+            only=only or (),
+            options=parse_options(option),
+            folder=out,
+            fresh=fresh,
         )
+    if out is not None:
+        from engramma.report.leaderboard import write_leaderboard
+
+        page = write_leaderboard(board, out)
+    if as_json:
+        print_json(leaderboard.as_json(board))
         return
     typer.echo(
         f"{board.task.description}\n{board.task.metric}; chance {board.task.chance:.3g}"
         + (f"; ceiling {board.ceiling.value:.3g}" if board.ceiling else "")
+        + "; * marks baselines"
     )
+    extra = list(dict.fromkeys(name for e in board.entries for name in e.details))
     table(
         "system",
         "score",
         "95 % interval",
+        *extra,
         "seconds",
         rows=[
             (
-                e.system + (" (baseline)" if e.baseline else ""),
+                _contestant(e),
                 f"{e.score.value:.3f}",
                 _interval(e.score),
+                *(_count(e.details.get(n)) for n in extra),
                 f"{e.seconds:.1f}",
             )
             for e in board.entries
         ],
     )
+    places = list(dict.fromkeys(place for e in board.entries for place in e.curve))
+    if places:
+        typer.echo(f"\nScore by {board.task.axis}:")
+        rows = [
+            (_contestant(e), *(f"{e.curve[p].value:.2f}" if p in e.curve else "" for p in places))
+            for e in board.entries
+        ]
+        table("system", *(f"{p:g}" for p in places), rows=rows)
     for e in board.entries:
         if e.problem:
             typer.echo(f"{e.system} could not do it: {e.problem}")
+    if out is not None:
+        typer.echo(f"Saved: {page}")
 
 
 @app.command()
@@ -527,6 +556,20 @@ def _first_line(item: Any) -> str:
 
 def _interval(estimate: Any) -> str:
     return "" if estimate.low != estimate.low else f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _contestant(entry: Any) -> str:
+    return entry.system + ("*" if entry.baseline else "")
+
+
+def _count(value: float | None) -> str:
+    """Write a large number short."""
+    if value is None:
+        return ""
+    for factor, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.0f}"
 
 
 def _metric_rows(metrics: Any) -> list[tuple[str, str, str]]:

@@ -90,10 +90,24 @@ class Memory(Protocol):
 
 @runtime_checkable
 class SequenceLayer(Protocol):
-    """A recurrent layer with a chunk-parallel and a step form that agree."""
+    """A layer with a memory, in a chunk-parallel and a step form that agree.
+
+    States are flat mappings of names to tensors, batch first; they can be saved and taken up again
+    in the middle of a stream. `engramma.memory.layer.MemoryLayer` is a base that checks shapes.
+    """
+
+    dim: int
+
+    def initial_state(self, batch: int) -> Any:
+        """State before the first token of ``batch`` sequences."""
+        ...
 
     def forward(self, x: Any, state: Any = None) -> tuple[Any, Any]:
-        """Map a sequence and a state to outputs and the next state."""
+        """Map a sequence (batch x token x dim) and a state to outputs and the next state."""
+        ...
+
+    def step(self, x: Any, state: Any = None) -> tuple[Any, Any]:
+        """Map one token (batch x dim) and a state to its output and the next state."""
         ...
 
 
@@ -205,6 +219,25 @@ CONTRACTS: dict[str, type] = {
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A score with what else a leaderboard shows.
+
+    Parameters
+    ----------
+    value : float
+        The score; larger is better.
+    curve : mapping of number to float
+        The score along the task's axis.
+    details : mapping of str to float
+        Further columns: parameters, numbers of state, tokens a second.
+    """
+
+    value: float
+    curve: Mapping[float, float] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Task:
     """Data, split, metric, ceiling and chance level, for every system of one contract.
 
@@ -217,25 +250,29 @@ class Task:
     description : str
         One sentence: what is asked.
     prepare : callable
-        ``prepare(seed) -> data``: generate or load the data and its split.
+        ``prepare(seed, **options) -> data``: generate or load the data and its split.
     score : callable
-        ``score(system, data) -> float``: fit on the training part, evaluate on the test part.
+        ``score(system, data) -> float`` or `Scored`: fit on the training part, evaluate on the
+        test part.
     metric : str
         Name and unit of the score; larger is better.
     chance : float
         Score of a system that knows nothing.
     ceiling : callable, optional
         ``ceiling(data) -> float``: the best score that the data allow.
+    axis : str
+        What the score is also given along, where ``score`` returns a curve ("length in tokens").
     """
 
     name: str
     contract: str
     description: str
-    prepare: Callable[[int], Any]
-    score: Callable[[Any, Any], float]
+    prepare: Callable[..., Any]
+    score: Callable[[Any, Any], float | Scored]
     metric: str
     chance: float
     ceiling: Callable[[Any], float] | None = None
+    axis: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Memories: sequence layers, episodic stores, associative memories."""

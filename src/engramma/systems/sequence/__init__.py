@@ -1,0 +1,1 @@
+"""Sequence layers with a memory, and memories around language models."""
