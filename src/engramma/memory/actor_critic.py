@@ -174,9 +174,11 @@ class Actors:
         seen = [row[0] for row in rows] + [last[0]]
         begins = torch.stack([row[1] for row in rows] + [last[1]], 1)
         return Unroll(
-            {name: torch.stack([o[name] for o in seen], 1) for name in last[0]},
-            begins,
-            *(torch.stack([row[i] for row in rows], 1) for i in (2, 3, 4)),
+            observations={name: torch.stack([o[name] for o in seen], 1) for name in last[0]},
+            begins=begins,
+            actions=torch.stack([row[2] for row in rows], 1),
+            log_probabilities=torch.stack([row[3] for row in rows], 1),
+            rewards=torch.stack([row[4] for row in rows], 1),
             ends=begins[:, 1:],
             state=detach(start),
         )

@@ -91,7 +91,7 @@ class _Attention(MemoryLayer):
         return join(recent=self.convolution.initial_state(batch))
 
     def _heads(self, x: Tensor, state: State) -> tuple[list[Tensor], State]:
-        """Queries, keys and values, and the state of the convolution."""
+        """Return queries, keys and values, and the state of the convolution."""
         mixed, recent = self.project(x), {}
         if self.convolution is not None:
             mixed, after = self.convolution(mixed, part(state, "recent"))
