@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engramma.bench.score_sequence import TokenTask, matched_width, score_layer
-from engramma.bench.tasks import byte_text, copying, needle, recall
+from engramma.bench.tasks import byte_text, copying, event_segmentation, needle, recall
 from engramma.errors import ConfigError, DataError
 from engramma.memory.attention import SoftmaxAttention
 from engramma.memory.layer import state_size
@@ -18,6 +20,7 @@ from engramma.memory.model import SequenceModel, generate, n_parameters
 from engramma.memory.recurrent import LSTM
 from engramma.memory.stream import NonFiniteError, stream
 from engramma.memory.training import accuracy, answers, cosine, fit
+from engramma.worlds.event_streams import draw_rules, ideal_surprise, rule_streams
 from engramma.worlds.streams import IGNORED, key_value_stream
 from engramma.worlds.streams import copying as copy_stream
 from engramma.worlds.streams import needle as needle_stream
@@ -253,3 +256,53 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "s").write_bytes(b"no tensors")
     with pytest.raises(DataError, match="cannot be read"):
         next(stream(LSTM(8), [torch.zeros(1, 2, 8)], checkpoint=tmp_path / "s"))
+
+
+# -- events --------------------------------------------------------------------------------
+
+
+def test_within_an_event_one_rule_holds():
+    rules = draw_rules(np.random.default_rng(0))
+    streams = rule_streams(np.random.default_rng(1), 20, 300, rules, slips=0.05)
+    lengths, followed = [], []
+    for tokens, begins in zip(streams.tokens, streams.boundaries, strict=True):
+        edges = [0, *np.flatnonzero(begins), len(tokens)]
+        for start, stop in itertools.pairwise(edges):
+            # The first token of an event already follows the event's own rule.
+            from_here = max(start, 1)
+            before, now = tokens[from_here - 1 : stop - 1], tokens[from_here:stop]
+            followed.append(max((rule[before] == now).mean() for rule in rules))
+            lengths.append(stop - start)
+    assert min(lengths[1:-1:2]) >= 1 and max(lengths) <= 24
+    assert 0.93 < np.mean(followed) < 1
+    # Tokens alone tell nothing: all are as frequent within a stream of events.
+    counts = np.bincount(streams.tokens.ravel(), minlength=12) / streams.tokens.size
+    assert counts.min() > 0.04 and counts.max() < 0.14
+
+
+def test_an_ideal_observer_is_surprised_at_boundaries_and_less_than_anyone():
+    data = event_segmentation.prepare(0)
+    ideal = ideal_surprise(data.streams)
+    begins = data.streams.boundaries
+    later = ~begins & ~np.isnan(ideal)
+    assert ideal[begins].mean() > 4 * ideal[later].mean()
+    # With known rules of deterministic succession and one rule, only slips surprise.
+    one = rule_streams(
+        np.random.default_rng(0), 5, 50, draw_rules(np.random.default_rng(0), 2), slips=0.0
+    )
+    calm = ideal_surprise(one)[:, 1:][~one.boundaries[:, 1:]]
+    assert np.median(calm) < -np.log(1 - 1 / one.mean_length) * 1.2
+    best = event_segmentation.ceiling(data)
+    shuffled = np.random.default_rng(0).permuted(ideal[:, 1:], axis=1)
+    shuffled = np.pad(shuffled, ((0, 0), (1, 0)), constant_values=np.nan)
+    assert best > 0.4
+    assert abs(event_segmentation.segmentation_score(shuffled, data.streams, 1)) < 0.03
+
+
+def test_a_trained_layer_cuts_better_than_an_untrained_one():
+    layer = SoftmaxAttention(32, 2, convolution=4)
+    little, more = (
+        event_segmentation.score(layer, event_segmentation.prepare(0, steps=steps)).value
+        for steps in (1, 80)
+    )
+    assert abs(little) < 0.05 < more

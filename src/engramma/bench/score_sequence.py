@@ -80,7 +80,7 @@ def score_layer(layer: Any, task: TokenTask, *, blocks: int = 2) -> Scored:
         steps=task.steps,
         seed=task.seed,
         learning_rate=5e-3,
-        auxiliary=own_loss if _own_losses(model) else None,
+        auxiliary=own_loss,
         description=type(layer).__name__,
     )
     curve = {place: task.measure(model, batches) for place, batches in task.tests.items()}
@@ -160,8 +160,9 @@ def cost(model: SequenceModel, task: TokenTask) -> dict[str, float]:
 
 
 def own_loss(model: nn.Module) -> Tensor:
-    """Weighted sum of the layers' own losses."""
-    return AUXILIARY * torch.stack([loss() for loss in _own_losses(model)]).sum()
+    """Weighted sum of the layers' own losses; 0 where they have none."""
+    losses = [loss() for loss in _own_losses(model)]
+    return AUXILIARY * torch.stack(losses).sum() if losses else torch.zeros(())
 
 
 def _own_losses(model: nn.Module) -> list[Callable[[], Tensor]]:

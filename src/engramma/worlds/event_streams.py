@@ -167,3 +167,105 @@ def themed_stream(
         {k: v for k, v in known.items() if places[k] + 1 < n_tokens},
         {k: p for k, p in places.items() if p + 1 < n_tokens},
     )
+
+
+# -- events that follow different rules ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RuleStreams:
+    """Streams of events, within each of which one rule says what follows what.
+
+    Parameters
+    ----------
+    tokens : ndarray of int64, shape (stream, token)
+    boundaries : ndarray of bool, shape (stream, token)
+        Whether an event begins with this token.
+    rules : ndarray of int64, shape (rule, token)
+        The successor of each token under each rule.
+    slips : float
+        Share of tokens that follow no rule.
+    mean_length : float
+        Of an event, in tokens.
+    """
+
+    tokens: np.ndarray
+    boundaries: np.ndarray
+    rules: np.ndarray
+    slips: float
+    mean_length: float
+
+
+def rule_streams(
+    rng: np.random.Generator,
+    batch: int,
+    n_tokens: int,
+    rules: np.ndarray,
+    *,
+    lengths: tuple[int, int] = (8, 24),
+    slips: float = 0.05,
+) -> RuleStreams:
+    """Make streams whose events share their tokens and differ in which one follows which.
+
+    What follows a token is known only to who has found out, from the tokens before, which rule is
+    in force; so the first token of an event surprises, and the tokens alone give nothing away.
+
+    Parameters
+    ----------
+    rng : Generator
+    batch, n_tokens : int
+    rules : ndarray of int, shape (rule, vocabulary)
+        From `draw_rules`.
+    lengths : (int, int)
+        Shortest and longest event.
+    slips : float
+        Share of tokens drawn at random: surprises that are no boundaries.
+    """
+    n_rules, vocabulary = rules.shape
+    tokens = np.empty((batch, n_tokens), dtype=np.int64)
+    boundaries = np.zeros((batch, n_tokens), dtype=bool)
+    token = rng.integers(vocabulary, size=batch)
+    rule = rng.integers(n_rules, size=batch)
+    left = rng.integers(lengths[0], lengths[1] + 1, size=batch)
+    for t in range(n_tokens):
+        new = left == 0
+        if new.any():
+            # Never the same rule again: that would be no new event.
+            other = (rule + rng.integers(1, n_rules, size=batch)) % n_rules
+            rule = np.where(new, other, rule)
+            left = np.where(new, rng.integers(lengths[0], lengths[1] + 1, size=batch), left)
+        slipped = rng.random(batch) < slips
+        follows = np.where(slipped, rng.integers(vocabulary, size=batch), rules[rule, token])
+        token = tokens[:, t] = follows if t else token
+        boundaries[:, t] = new
+        left -= 1
+    return RuleStreams(tokens, boundaries, rules, slips, float(np.mean(lengths)))
+
+
+def draw_rules(rng: np.random.Generator, n_rules: int = 4, vocabulary: int = 12) -> np.ndarray:
+    """Draw permutations, rule x vocabulary."""
+    return np.stack([rng.permutation(vocabulary) for _ in range(n_rules)])
+
+
+def ideal_surprise(streams: RuleStreams) -> np.ndarray:
+    """Surprise of an observer who knows the rules, and infers which one is in force.
+
+    A forward filter over rules, with the mean rate at which events end.
+
+    Returns
+    -------
+    ndarray, shape (stream, token)
+        In nats; NaN at the first token.
+    """
+    n_rules, vocabulary = streams.rules.shape
+    tokens, change = streams.tokens, 1 / streams.mean_length
+    belief = np.full((len(tokens), n_rules), 1 / n_rules)
+    surprise = np.full(tokens.shape, np.nan)
+    for t in range(1, tokens.shape[1]):
+        belief = (1 - change) * belief + change * (1 - belief) / (n_rules - 1)
+        right = tokens[:, t, None] == streams.rules[:, tokens[:, t - 1]].T
+        joint = belief * ((1 - streams.slips) * right + streams.slips / vocabulary)
+        total = joint.sum(1, keepdims=True)
+        surprise[:, t] = -np.log(total[:, 0])
+        belief = joint / total
+    return surprise

@@ -8,7 +8,15 @@ from engramma.memory.recurrent import LSTM
 from engramma.memory.state_space import StateSpace
 from engramma.registry import system
 
-TASKS = ("recall", "recall-noise", "needle", "copy", "selective-copy", "bytes")
+TASKS = (
+    "recall",
+    "recall-noise",
+    "needle",
+    "copy",
+    "selective-copy",
+    "bytes",
+    "event-segmentation",
+)
 OTHER_TASKS = (
     "babi",
     "ballet",

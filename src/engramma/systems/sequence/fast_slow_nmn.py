@@ -101,6 +101,7 @@ VARIANTS: tuple[Variant, ...] = ("bptt", "tbptt", "sg", "sg_shared")
         "copy",
         "selective-copy",
         "bytes",
+        "event-segmentation",
         "few-shot-regression",
         "few-shot-classification",
     ],

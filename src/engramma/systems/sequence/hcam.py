@@ -115,6 +115,7 @@ class Block(nn.Module):
         "copy",
         "selective-copy",
         "bytes",
+        "event-segmentation",
         "ballet",
         "object-permanence",
     ],

@@ -114,7 +114,15 @@ BIBTEX = """@article{behrouz2025connected,
   year = {2025}}"""
 
 #: Leaderboards of causal layers.
-TASKS = ("recall", "recall-noise", "needle", "copy", "selective-copy", "bytes")
+TASKS = (
+    "recall",
+    "recall-noise",
+    "needle",
+    "copy",
+    "selective-copy",
+    "bytes",
+    "event-segmentation",
+)
 
 
 def presets() -> dict[str, dict[str, str]]:

@@ -81,7 +81,15 @@ TOKEN_RULES = {"delta": delta.delta_rule_step, "add": delta.linear_attention_ste
     paper="Du et al. 2025, MoM: Linear Sequence Modeling with Mixture-of-Memories",
     bibtex=BIBTEX,
     claims=CLAIMS,
-    tasks=["recall", "recall-noise", "needle", "copy", "selective-copy", "bytes"],
+    tasks=[
+        "recall",
+        "recall-noise",
+        "needle",
+        "copy",
+        "selective-copy",
+        "bytes",
+        "event-segmentation",
+    ],
 )
 class MoM(MemoryLayer):
     """Mixture of matrix memories behind a router.

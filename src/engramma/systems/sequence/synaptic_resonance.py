@@ -76,7 +76,15 @@ FORGET = -104.0
     paper="Applegarth et al. 2025, Exploring Synaptic Resonance in Large Language Models",
     bibtex=BIBTEX,
     claims=CLAIMS,
-    tasks=["recall", "recall-noise", "needle", "copy", "selective-copy", "bytes"],
+    tasks=[
+        "recall",
+        "recall-noise",
+        "needle",
+        "copy",
+        "selective-copy",
+        "bytes",
+        "event-segmentation",
+    ],
 )
 class SynapticResonance(MemoryLayer):
     r"""Window attention, and a matrix of associations beside it.

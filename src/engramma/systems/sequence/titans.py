@@ -172,7 +172,15 @@ class Gate(nn.Module):
     paper="Behrouz, Zhong & Mirrokni 2025, arXiv:2501.00663",
     bibtex=BIBTEX,
     claims=CLAIMS,
-    tasks=["recall", "recall-noise", "needle", "copy", "selective-copy", "bytes"],
+    tasks=[
+        "recall",
+        "recall-noise",
+        "needle",
+        "copy",
+        "selective-copy",
+        "bytes",
+        "event-segmentation",
+    ],
 )
 class Titans(MemoryLayer):
     """One Titans layer, in any of the four layouts.
