@@ -402,6 +402,9 @@ CLAIMS = (
             lambda seed: recall(seed, "random") - recall(seed, "one"),
         ),
         seeds=3,
+        tried="On all three seeds one memory of MoM's size answers 10 to 18 points more within the "
+        "steps that a claim's time allows: MoM has projections of five memories and a router to "
+        "learn. Where routes are given (less-interference, capacity-over-one) the gain is there.",
     ),
     Claim(
         name="trained-recall-at-equal-state",
@@ -439,5 +442,8 @@ CLAIMS = (
             lambda seed: entropy(seed, "reversed") - entropy(seed, "free"),
         ),
         seeds=3,
+        tried="Without the loss the entropy is 0.989, 0.993 and 1.000 of the largest, with it "
+        "0.997 to 1.000: four memories hardly collapse in so few steps, so there is little to "
+        "keep. Subtracting the loss does collapse them on two seeds of three.",
     ),
 )

@@ -217,7 +217,7 @@ def _reader(
 TWO_FACTS = "two-fact questions about six sentences"
 
 
-def ablation(name: str, mark: str, words: str, **options: Any) -> Claim:
+def ablation(name: str, mark: str, words: str, tried: str = "", **options: Any) -> Claim:
     """State that the whole system is no worse than one of which a part is left out."""
     return Claim(
         name=name,
@@ -234,10 +234,11 @@ def ablation(name: str, mark: str, words: str, **options: Any) -> Claim:
             lambda task: task.untaught() - task.accuracy(**options),
         ),
         seeds=3,
+        tried=tried,
     )
 
 
-def outer_over_frozen(suffix: str, where: str, **options: Any) -> Claim:
+def outer_over_frozen(suffix: str, where: str, tried: str, **options: Any) -> Claim:
     """State that merging outer products into long-term memory pays."""
 
     def effect(task: Stories, exchanged: bool) -> float:
@@ -258,10 +259,11 @@ def outer_over_frozen(suffix: str, where: str, **options: Any) -> Claim:
             lambda task: effect(task, True) - task.accuracy(merge="frozen", **options),
         ),
         seeds=3,
+        tried=tried,
     )
 
 
-def code_as_frozen(suffix: str, where: str, **options: Any) -> Claim:
+def code_as_frozen(suffix: str, where: str, tried: str, **options: Any) -> Claim:
     """State that the program's merge makes no difference."""
     return Claim(
         name="code-as-frozen" + suffix,
@@ -281,6 +283,7 @@ def code_as_frozen(suffix: str, where: str, **options: Any) -> Claim:
             ),
         ),
         seeds=3,
+        tried=tried,
     )
 
 
@@ -343,12 +346,48 @@ CLAIMS = (
             tolerance=0.05,
         ),
         seeds=3,
+        tried="Both learn about as much from 2000 scenes (0.67 to 0.70), far above the third that "
+        "shapes alone give; the published 9800 scenes and 200 epochs do not fit a claim's time.",
     ),
-    ablation("sharing", "w/o1", "with blocks and memories of their own", shared=False),
+    ablation(
+        "sharing",
+        "w/o1",
+        "with blocks and memories of their own",
+        tried="0.62, 0.61 and 0.64 against 0.69, 0.59 and 0.66: seeds differ by more.",
+        shared=False,
+    ),
     ablation("correction", "w/o2", "without correction by working memory", read="direct"),
-    ablation("working-memory", "w/o3", "from long-term memory alone", read="long-term"),
-    outer_over_frozen("", WHOLE),
-    code_as_frozen("", WHOLE),
-    outer_over_frozen("-alone", ALONE, read="long-term"),
-    code_as_frozen("-alone", ALONE, read="long-term"),
+    ablation(
+        "working-memory",
+        "w/o3",
+        "from long-term memory alone",
+        tried="A point better on average; the interval reaches 0.2 points beyond the margin.",
+        read="long-term",
+    ),
+    outer_over_frozen(
+        "",
+        WHOLE,
+        "A third of a point on average: where working memory is read too, long-term memory is "
+        "hardly needed for stories of six sentences.",
+    ),
+    code_as_frozen(
+        "",
+        WHOLE,
+        "One point below none, so within the margin; but its control, the outer product, is "
+        "within it too (see outer-over-frozen).",
+    ),
+    outer_over_frozen(
+        "-alone",
+        ALONE,
+        "The gain is there on each seed (25 to 29 points). The control takes it away, but its "
+        "interval over three seeds reaches the margin.",
+        read="long-term",
+    ),
+    code_as_frozen(
+        "-alone",
+        ALONE,
+        "Expected to hold and does not: the program's normalisation has learned gains, with which "
+        "rows no longer sum to zero, and its merge then does what outer products do.",
+        read="long-term",
+    ),
 )

@@ -317,7 +317,7 @@ def _window(seed: int) -> float:
     return task.score(task.train(layer, expansion=7))
 
 
-def needle_claim(name: str, variant: str, source: str) -> Claim:
+def needle_claim(name: str, variant: str, source: str, tried: str = "") -> Claim:
     """State that one variant finds needles beyond the window."""
     return Claim(
         name=name,
@@ -334,6 +334,7 @@ def needle_claim(name: str, variant: str, source: str) -> Claim:
             "the memory's step is 0 when tested: nothing is written", Needle.without_writing
         ),
         seeds=3,
+        tried=tried,
     )
 
 
@@ -460,6 +461,13 @@ CLAIMS = (
             lambda task: task.error(2, 0.001, even=False) - task.random_features(even=False),
         ),
     ),
-    needle_claim("needle-mac", "mac", f"{PAPER}, section 5.3 (needle in a haystack)"),
+    needle_claim(
+        "needle-mac",
+        "mac",
+        f"{PAPER}, section 5.3 (needle in a haystack)",
+        tried="On all three seeds more is found (0.99, 0.71 and 0.44 against 0.13 to 0.16), and "
+        "nothing is found without writing, but they differ too much for an interval of three. At "
+        "400 steps, what a claim's time allows, two of the three have not learned it fully.",
+    ),
     needle_claim("needle-mag", "mag", f"{PAPER}, section 5.3 (needle in a haystack)"),
 )
