@@ -26,6 +26,9 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/ridge.py
 	$(BIN)/python benchmarks/ridge_zarr.py
 	$(BIN)/python benchmarks/rdm.py
+	$(BIN)/python benchmarks/sequence_layers.py
+	$(BIN)/python benchmarks/event_retrieval.py
+	$(BIN)/python benchmarks/hcam.py
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
