@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from engramma.bench import claims
 from engramma.contracts import Claim, Control, Estimate, SystemCard
-from engramma.errors import NotTestableError
+from engramma.errors import ConfigError, MissingPackageError, NotTestableError
 
 
 def make_claim(effect=1.0, control=0.0, noise=0.1, margin=0.5, expect="effect lost", **kwargs):
@@ -100,3 +101,17 @@ def test_record_round_trip_and_change(tmp_path):
 def test_a_claim_needs_three_seeds():
     with pytest.raises(ValueError, match="three seeds"):
         make_claim(seeds=2)
+
+
+def test_a_claim_whose_package_is_missing_is_not_testable_and_stops_nothing():
+    def prepare(seed):
+        raise MissingPackageError("the package transformers is not installed", mend="install it")
+
+    verdict = claims.verify_claim(CARD, replace(make_claim(), prepare=prepare))
+    assert verdict.answer == "not testable" and "install it" in verdict.reason
+    with pytest.raises(ConfigError):  # other mistakes are no verdicts
+        claims.verify_claim(CARD, replace(make_claim(), prepare=lambda seed: refuse()))
+
+
+def refuse():
+    raise ConfigError("an option is wrong")

@@ -34,6 +34,10 @@ class ConfigError(EngrammaError):
     """An option, name or combination of options cannot be carried out."""
 
 
+class MissingPackageError(ConfigError):
+    """A package that an extra brings is not installed."""
+
+
 class LeakageError(EngrammaError):
     """A stimulus, run or subject stands in training and in test."""
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from engramma import registry
 from engramma.contracts import Claim, Estimate, SystemCard
-from engramma.errors import ConfigError, DataError, NotTestableError
+from engramma.errors import ConfigError, DataError, MissingPackageError, NotTestableError
 from engramma.progress import track
 from engramma.registry import systems
 from engramma.versions import versions
@@ -117,7 +117,7 @@ def verify_claim(
             values["system"].append(float(claim.system(task)))
             values["baseline"].append(float(claim.baseline(task)))
             values["control"].append(float(claim.control.measure(task)))
-        except NotTestableError as error:
+        except (NotTestableError, MissingPackageError) as error:
             return Verdict(
                 answer="not testable",
                 reason=f"seed {seed}: {error}",

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from engramma.errors import ConfigError
+from engramma.errors import ConfigError, MissingPackageError
 from engramma.features.model import FeatureModel, file_fingerprint
 from engramma.features.pooling import Activation, Tokens
 from engramma.features.surprisal import summarise, token_surprisal
@@ -34,13 +34,15 @@ def transformers() -> Any:
 
     Raises
     ------
-    ConfigError
+    MissingPackageError
         If it is not installed.
     """
     try:
         import transformers
     except ImportError as error:
-        raise ConfigError("the package transformers is not installed", mend=INSTALL) from error
+        raise MissingPackageError(
+            "the package transformers is not installed", mend=INSTALL
+        ) from error
     return transformers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from engramma.errors import ConfigError
+from engramma.errors import MissingPackageError
 from engramma.features.huggingface import INSTALL, HuggingFaceModel
 from engramma.features.model import FeatureModel, feature_model
 
@@ -24,7 +24,7 @@ def package_folder(package: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"the package {package} is not installed", mend=INSTALL)
+        raise MissingPackageError(f"the package {package} is not installed", mend=INSTALL)
     return Path(next(iter(spec.submodule_search_locations)))
 
 

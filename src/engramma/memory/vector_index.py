@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from engramma.errors import ConfigError, DataError
+from engramma.errors import ConfigError, DataError, MissingPackageError
 
 #: How vectors are searched.
 IndexKind = Literal["exact", "graph"]
@@ -147,7 +147,7 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise ConfigError(
+        raise MissingPackageError(
             "the graph index needs faiss",
             where="index",
             mend="pip install 'engramma[index]', or use index='exact'",
