@@ -12,15 +12,13 @@ fewer steps than the others. The loss of recall weighs 1 here; the authors have 
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from engramma.memory.language_model import read_weights, save_weights
+from engramma.memory.language_model import save_weights
+from engramma.memory.miniatures import train_missing
 from engramma.memory.stages import fit_stages
 from engramma.systems.sequence.hmt import Batch, stage
 from engramma.systems.sequence.hmt_claims import FILE, KINDS, SEEDS, answers, texts, untrained
@@ -85,30 +83,10 @@ def train(name: str, folder: Path) -> None:
     print(f"{name}: {right:.3f}, {time.process_time() - start:.0f} s of one core", flush=True)
 
 
-def merge(folder: Path, target: Path) -> None:
-    """Put all models of the work folder into one file."""
-    tensors, reached = {}, {}
-    for path in sorted(folder.glob("*-*.safetensors")):
-        weights, about = read_weights(path)
-        tensors |= {f"{path.stem}/{k}": v for k, v in weights.items()}
-        reached[path.stem] = float(about["accuracy"])
-    save_weights(target, tensors, accuracy=json.dumps(reached))
-
-
 def main() -> None:
     """Train what is named and not there yet, then merge."""
-    parser = argparse.ArgumentParser(description=__doc__)
     every = [f"{kind}-{seed}" for seed in range(SEEDS) for kind in KINDS]
-    parser.add_argument("names", nargs="*", default=every)
-    parser.add_argument("--work", type=Path, default=Path("hmt-work"))
-    parser.add_argument("--to", type=Path, default=FILE)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    options.work.mkdir(exist_ok=True)
-    for name in options.names:
-        if not (options.work / f"{name}.safetensors").exists():
-            train(name, options.work)
-    merge(options.work, options.to)
+    train_missing(train, every, FILE, "hmt-work", __doc__)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ through its buffers.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import replace
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 
 from engramma.memory.decoder import causal_mask
 from engramma.memory.language_model import read_weights, save_weights
+from engramma.memory.miniatures import train_missing
 from engramma.memory.stages import Stage, fit_stages
 from engramma.memory.training import accuracy
 from engramma.systems.sequence.memory_reweaving import retrieval_loss
@@ -125,30 +125,10 @@ def train(name: str, folder: Path) -> None:
     print(f"{name}: {reached}, {time.process_time() - start:.0f} s of one core", flush=True)
 
 
-def merge(folder: Path, target: Path) -> None:
-    """Put all models of the work folder into one file."""
-    tensors, reached = {}, {}
-    for path in sorted(folder.glob("*-*.safetensors")):
-        weights, about = read_weights(path)
-        tensors |= {f"{path.stem}/{k}": v for k, v in weights.items()}
-        reached[path.stem] = json.loads(about["accuracy"])
-    save_weights(target, tensors, accuracy=json.dumps(reached))
-
-
 def main() -> None:
     """Train what is named and not there yet, then merge."""
-    parser = argparse.ArgumentParser(description=__doc__)
     every = [f"{kind}-{seed}" for seed in range(SEEDS) for kind in KINDS]
-    parser.add_argument("names", nargs="*", default=every)
-    parser.add_argument("--work", type=Path, default=Path("reweaving-work"))
-    parser.add_argument("--to", type=Path, default=FILE)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    options.work.mkdir(exist_ok=True)
-    for name in options.names:
-        if not (options.work / f"{name}.safetensors").exists():
-            train(name, options.work)
-    merge(options.work, options.to)
+    train_missing(train, every, FILE, "reweaving-work", __doc__)
 
 
 if __name__ == "__main__":

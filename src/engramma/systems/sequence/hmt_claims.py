@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from engramma.contracts import Claim, Control
-from engramma.errors import ConfigError, DataError, NotTestableError
-from engramma.memory.language_model import WEIGHTS, read_weights, small_language_model
+from engramma.errors import ConfigError, NotTestableError
+from engramma.memory.language_model import WEIGHTS, small_language_model
+from engramma.memory.miniatures import load_trained
 from engramma.worlds.segment_streams import SegmentStream, segment_pairs
 
 if TYPE_CHECKING:
@@ -48,24 +49,10 @@ def untrained(kind: str, seed: int) -> HMT:
     return HMT(lm, seed=seed, **MODEL, **KINDS[kind])
 
 
-@cache
-def _shipped() -> dict[str, torch.Tensor]:
-    return read_weights(FILE)[0]
-
-
 def trained(kind: str, seed: int) -> HMT:
     """Return a miniature as ``scripts/train_hmt.py`` left it."""
-    model = untrained(kind, seed)
-    start = f"{kind}-{seed}/"
-    mine = {k[len(start) :]: v for k, v in _shipped().items() if k.startswith(start)}
-    if not mine:
-        raise DataError(
-            f"no {kind} of seed {seed} was trained",
-            where=str(FILE),
-            mend=f"run scripts/train_hmt.py {kind}-{seed}",
-        )
-    model.load_state_dict(mine, strict=False)
-    return model.eval()
+    name, script = f"{kind}-{seed}", "scripts/train_hmt.py"
+    return load_trained(untrained(kind, seed), FILE, name, script)
 
 
 def texts(rng: np.random.Generator, batch: int, **options: Any) -> SegmentStream:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from engramma.contracts import Claim, Control
-from engramma.errors import DataError
 from engramma.memory.decoder import cache_argument, from_cache, to_cache
-from engramma.memory.language_model import WEIGHTS, read_weights, small_language_model
+from engramma.memory.language_model import WEIGHTS, small_language_model
+from engramma.memory.miniatures import load_trained
 from engramma.nn.seed import seeded
 from engramma.worlds.streams import IGNORED, TokenStream, key_value_stream
 
@@ -45,24 +45,10 @@ def untrained(kind: str, seed: int) -> MemoryReweaving:
     return MemoryReweaving(lm, window=WINDOW, seed=seed)
 
 
-@cache
-def _shipped() -> dict[str, Tensor]:
-    return read_weights(FILE)[0]
-
-
 def trained(kind: str, seed: int) -> MemoryReweaving:
     """Return a miniature as ``scripts/train_memory_reweaving.py`` left it."""
-    model = untrained(kind, seed)
-    start = f"{kind}-{seed}/"
-    mine = {k[len(start) :]: v for k, v in _shipped().items() if k.startswith(start)}
-    if not mine:
-        raise DataError(
-            f"no {kind} of seed {seed} was trained",
-            where=str(FILE),
-            mend=f"run scripts/train_memory_reweaving.py {kind}-{seed}",
-        )
-    model.load_state_dict(mine, strict=False)
-    return model.eval()
+    name, script = f"{kind}-{seed}", "scripts/train_memory_reweaving.py"
+    return load_trained(untrained(kind, seed), FILE, name, script)
 
 
 def texts(rng: np.random.Generator, batch: int, gap: int) -> TokenStream:
