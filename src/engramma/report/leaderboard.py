@@ -109,13 +109,11 @@ def _curves(board: Leaderboard, able: list[Entry]) -> Figure | None:
     return Figure(
         "lines",
         f"Score by {board.task.axis}",
-        f"Bands are 95 % intervals over {board.seeds} seeds; the dotted line is chance. A click "
-        "on a name hides it.",
+        f"Means over {board.seeds} seeds, best contestant first; the dashed line is chance. A click "
+        "on a name hides it. Intervals are in the table of numbers.",
         {
             "x": places,
             "series": {e.system: [e.curve[p].value for p in places] for e in entries},
-            "low": {e.system: [e.curve[p].low for p in places] for e in entries},
-            "high": {e.system: [e.curve[p].high for p in places] for e in entries},
             "xlabel": board.task.axis,
             "ylabel": board.task.metric.partition(" (")[0],
             "chance": board.task.chance,
