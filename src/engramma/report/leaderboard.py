@@ -109,7 +109,7 @@ def _curves(board: Leaderboard, able: list[Entry]) -> Figure | None:
     return Figure(
         "lines",
         f"Score by {board.task.axis}",
-        f"Means over {board.seeds} seeds, best contestant first; the dashed line is chance. A click "
+        f"Means over {board.seeds} seeds, best first; the dashed line is chance. A click "
         "on a name hides it. Intervals are in the table of numbers.",
         {
             "x": places,

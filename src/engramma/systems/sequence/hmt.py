@@ -514,6 +514,7 @@ class HMT(nn.Module):
     "Processing, NAACL 2025, arXiv:2405.06067",
     bibtex=BIBTEX,
     claims=CLAIMS,
+    tasks=["recall", "needle"],
 )
 class HMTLayer(MemoryLayer):
     """HMT over embeddings: (batch x token x dim) in, last hidden states of the same shape out.
@@ -528,7 +529,8 @@ class HMTLayer(MemoryLayer):
         Width of the miniature model that is wrapped.
     layers, heads : int
         Its blocks and attention heads.
-    seed : int
+    seed : int, optional
+        Of all weights; drawn from torch's generator by default, as those of other layers are.
     **options
         Of `HMT`; the memory of another language model comes from `HMT.layer`.
     """
@@ -536,9 +538,17 @@ class HMTLayer(MemoryLayer):
     growing = {"opened": 1}  # noqa: RUF012 -- up to a segment
 
     def __init__(
-        self, dim: int = 64, *, layers: int = 2, heads: int = 4, seed: int = 0, **options: Any
+        self,
+        dim: int = 64,
+        *,
+        layers: int = 2,
+        heads: int = 4,
+        seed: int | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(dim)
+        if seed is None:
+            seed = int(torch.randint(2**31, ()))
         lm = small_language_model(1, dim, layers, heads, seed=seed)
         self.hmt = HMT(lm, **({"query": "previous"} | options), seed=seed)
         _check_causal(self.hmt)
