@@ -535,8 +535,8 @@ def table(*columns: str, rows: list[Any]) -> None:
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        grid.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         grid.add_row(*(_plain(str(cell)) for cell in row))
     Console().print(grid)
