@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engramma.memory.language_model import save_weights
+from engramma.nn.weights import save_weights
 from engramma.memory.miniatures import train_missing
 from engramma.memory.stages import fit_stages
 from engramma.systems.sequence.hmt import Batch, stage

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engramma.memory.decoder import causal_mask
-from engramma.memory.language_model import read_weights, save_weights
+from engramma.nn.weights import read_weights, save_weights
 from engramma.memory.miniatures import train_missing
 from engramma.memory.stages import Stage, fit_stages
 from engramma.memory.training import accuracy

@@ -23,12 +23,11 @@ from engramma.memory.language_model import (
     check_tokens,
     load_language_model,
     load_miniature,
-    read_weights,
     save_miniature,
-    save_weights,
     small_language_model,
 )
 from engramma.memory.low_rank import LowRank, add_low_rank
+from engramma.nn.weights import read_weights, save_weights
 
 pytest.importorskip("transformers")
 TOKENS = (torch.arange(24).view(2, 12) ** 2 + 3) % 11

@@ -245,7 +245,7 @@ def test_bad_input():
 
 
 def test_shipped_miniatures_are_as_good_as_recorded():
-    from engramma.memory.language_model import read_weights
+    from engramma.nn.weights import read_weights
     from engramma.systems.sequence import memory_reweaving_claims as claims
 
     recorded = json.loads(read_weights(claims.FILE)[1]["accuracy"])

@@ -12,7 +12,8 @@ from engramma.errors import ConfigError, DataError
 from engramma.registry import worlds
 from engramma.worlds.evoked import SOURCES, evoked
 from engramma.worlds.objects import CATEGORIES, SUPERORDINATES
-from engramma.worlds.scenes import COLOURS, make_scenes
+from engramma.worlds.layouts import COLOURS
+from engramma.worlds.scenes import make_scenes
 from engramma.worlds.scenes_cohort import scenes
 from engramma.worlds.subjects import SubjectOptions, make_subject
 from engramma.worlds.tuning import orientation_energy
@@ -20,7 +21,7 @@ from engramma.worlds.tuning import orientation_energy
 
 @pytest.fixture(scope="module")
 def many():
-    return make_scenes(800, rng=np.random.default_rng(3), two_objects=0.0)
+    return make_scenes(800, rng=np.random.default_rng(3), object_counts=(1,))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_scenes_follow_the_seed_and_have_what_is_promised():
     assert a.stimuli.table.equals(b.stimuli.table)
     assert not np.array_equal(a.stimuli.images, c.stimuli.images)
     assert a.stimuli.images.shape == (24, 64, 64, 3)
-    assert len(SUPERORDINATES) == 8 and len(CATEGORIES) == 16
+    assert len(SUPERORDINATES) == 8 and len(CATEGORIES) >= 24
     assert make_scenes(3, rng=np.random.default_rng(0), size=96).masks.shape == (3, 96, 96)
 
 
@@ -44,16 +45,19 @@ def test_masks_and_captions_agree_with_the_table():
     rows, columns = np.mgrid[:64, :64] / 64
     for i, (_, row) in enumerate(table.iterrows()):
         assert row["colour"] in row["caption"]
-        assert (2 in scenes_.masks[i]) == bool(row["second"])
-        if row["second"]:
+        assert scenes_.masks[i].max() <= row["n_objects"]
+        if row["relation"] and {1, 2} <= set(np.unique(scenes_.masks[i])):
             first, second = scenes_.masks[i] == 1, scenes_.masks[i] == 2
             across = columns[first].mean() - columns[second].mean()
             down = rows[first].mean() - rows[second].mean()
+            nearer = scenes_.depth[i][first].mean() < scenes_.depth[i][second].mean()
             assert {
                 "left of": across < 0,
                 "right of": across > 0,
                 "above": down < 0,
                 "below": down > 0,
+                "in front of": nearer,
+                "behind": not nearer,
             }[row["relation"]]
     single = (table["second"] == "").to_numpy()
     centre = np.asarray([columns[m == 1].mean() for m in scenes_.masks[single]])

@@ -26,6 +26,7 @@ from engramma.features.huggingface import LOAD_ERRORS, HuggingFaceModel, transfo
 from engramma.features.language import SMOLLM_FILE, SMOLLM_PACKAGE, package_folder
 from engramma.features.model import file_fingerprint
 from engramma.nn.seed import seeded
+from engramma.nn.weights import read_weights, save_weights
 
 #: Where the weights of the miniatures that come with engramma lie.
 WEIGHTS = Path(__file__).parents[1] / "systems" / "sequence" / "weights"
@@ -262,46 +263,6 @@ def load_miniature(path: str | Path) -> Any:
             mend="write it again with save_miniature",
         ) from error
     return model.eval()
-
-
-def save_weights(path: str | Path, tensors: Mapping[str, Tensor], **about: Any) -> None:
-    """Write tensors as safetensors in half precision, whole or not at all.
-
-    ``about`` is kept as text beside them. Half precision is enough for weights that were trained
-    with noise larger than its rounding; what is shipped is measured after rounding.
-    """
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    work = path.with_name(path.name + ".part")
-    halves = {
-        k: (t.half() if t.is_floating_point() else t).detach().cpu().contiguous().clone()
-        for k, t in tensors.items()
-    }
-    save_file(halves, work, metadata={k: str(v) for k, v in about.items()})
-    work.chmod(0o644)  # the library writes for the owner alone
-    work.replace(path)
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save_weights` wrote: tensors in float32, and what was said about them.
-
-    Raises
-    ------
-    DataError
-        If there is no such file, or it is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            about = dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"the weights cannot be read ({error})", where=str(path), mend="install engramma again"
-        ) from error
-    return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}, about
 
 
 def embed(model: Any, tokens: Tensor) -> Tensor:

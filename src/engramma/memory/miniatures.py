@@ -12,7 +12,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from engramma.errors import DataError
-from engramma.memory.language_model import read_weights, save_weights
+from engramma.nn.weights import read_weights, save_weights
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -1,0 +1,75 @@
+"""Train the miniature latent diffusion model on the miniature autoencoder's latents.
+
+Conditions are image embeddings of the miniature image-text model, slightly blurred by noise, so
+that embeddings decoded from a brain, which are never exact, lie within what was trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from _model_card import write_card
+from _scene_corpus import arguments, corpus, fit, held_out
+from torch.nn import functional
+
+from engramma.features import contrastive
+from engramma.generative import autoencoder
+from engramma.generative.diffusion import WEIGHTS, MiniDiffusion, Miniature
+from engramma.nn.weights import load_shipped
+from engramma.worlds.miniatures import diffusion_quality
+
+BATCH = 128
+#: Largest angle (tangent) by which conditions are turned away at random.
+BLUR = 0.3
+
+
+def main() -> None:
+    options = arguments(__doc__, steps=1800)
+    data = corpus(options.work / "scenes", options.scenes)
+    coder, clip = autoencoder.Miniature(), contrastive.Miniature()
+    kept = options.work / "latents.pt"
+    if not kept.exists():
+        torch.save([torch.from_numpy(coder.encode(data.images)),
+                    torch.from_numpy(clip.embed_images(data.images))], kept)  # fmt: skip
+    latents, embeddings = torch.load(kept, weights_only=True)
+    torch.manual_seed(0)
+    model = MiniDiffusion(condition=clip.dim)
+
+    def batch(rng: np.random.Generator) -> Any:
+        rows = torch.from_numpy(rng.integers(len(latents), size=BATCH))
+        return latents[rows], embeddings[rows]
+
+    def loss(network: Any, parts: Any) -> torch.Tensor:
+        aside = functional.normalize(torch.randn_like(parts[1]), dim=1)
+        blurred = functional.normalize(parts[1] + BLUR * torch.rand(BATCH, 1) * aside, dim=1)
+        return network.loss(parts[0], blurred)
+
+    model = fit(
+        model,
+        batch,
+        loss,
+        steps=options.steps,
+        rate=8e-4,
+        checkpoint=options.work / "diffusion.pt",
+        description="diffusion",
+        average=0.998,
+    )
+    path = WEIGHTS / "mini-diffusion.safetensors"
+    model.save(path)
+    load_shipped.cache_clear()
+    write_card(
+        path,
+        "mini-diffusion: latent diffusion model of the scenes",
+        f"{options.steps} batches of {BATCH} scenes out of {options.scenes}, AdamW, bfloat16; "
+        "velocity prediction, cosine schedule, conditions dropped in a tenth of cases and blurred; "
+        "moving average of the weights",
+        diffusion_quality(Miniature(), coder, clip, held_out(100)),
+        "100 scenes whose first objects are pairs of category and colour that no training scene "
+        "shows; 20 steps, guidance 2",
+    )
+
+
+if __name__ == "__main__":
+    main()

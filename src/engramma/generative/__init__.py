@@ -1,0 +1,1 @@
+"""From features to stimuli, and models that continue them."""

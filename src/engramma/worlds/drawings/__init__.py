@@ -1,0 +1,1 @@
+"""Drawings of the object categories, one module a theme."""

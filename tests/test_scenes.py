@@ -1,0 +1,151 @@
+"""Scenes of several objects: captions that can be read back, occlusion, depth, splits, pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engramma.errors import ConfigError
+from engramma.worlds.captions import (
+    Description,
+    Thing,
+    agreement,
+    captions,
+    misdescribe,
+    read,
+    tokens,
+    vocabulary,
+)
+from engramma.worlds.layouts import held_out_compositions
+from engramma.worlds.objects import CATEGORIES
+from engramma.worlds.rendering import render
+from engramma.worlds.scene_pairs import alike_in_meaning, alike_in_pixels
+from engramma.worlds.scenes import draw_scenes, make_scenes
+
+CROWDED = (0.1, 0.3, 0.3, 0.3)
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    return make_scenes(300, rng=np.random.default_rng(1), object_counts=CROWDED)
+
+
+def test_every_caption_is_read_back_without_a_mistake(crowded):
+    words = set(vocabulary())
+    for i, scene in enumerate(crowded.descriptions):
+        for name in ("caption", "caption_2", "caption_3"):
+            text = crowded.stimuli.table[name].iloc[i]
+            assert set(tokens(text)) <= words
+            said = read(text)
+            assert len(said.things) == len(scene.things)
+            for right, stated in agreement(said, scene).values():
+                assert right == stated, text
+
+
+def test_a_misdescription_differs_and_is_found_out(crowded):
+    rng = np.random.default_rng(0)
+    for scene in crowded.descriptions:
+        wrong = misdescribe(scene, rng)
+        assert wrong != scene and len(wrong.things) == len(scene.things)
+
+
+def test_agreement_counts_what_is_wrong():
+    scene = Description(
+        "room", (Thing("cat", "red", "small"), Thing("car", "blue", "large")), ((0, "left of", 1),)
+    )
+    text = "a little blue cat right of a blue car in a kitchen"
+    assert agreement(read(text), scene) == {
+        "category": (2, 2),
+        "colour": (1, 2),
+        "size": (1, 1),
+        "background": (0, 1),
+        "relation": (0, 1),
+    }
+    assert read("a blue car to the right of a red cat") == Description(
+        "", (Thing("car", "blue"), Thing("cat", "red")), ((0, "right of", 1),)
+    )
+    assert agreement(read("nonsense"), scene)["category"] == (0, 2)
+
+
+def test_the_scene_graph_holds_attributes_and_both_sides_of_relations():
+    scene = Description(
+        "room", (Thing("cat", "red", "small"), Thing("car", "blue", "large")), ((0, "behind", 1),)
+    )
+    triples = scene.triples()
+    assert ("cat#0", "has colour", "red") in triples
+    assert ("cat#0", "behind", "car#1") in triples
+    assert ("car#1", "in front of", "cat#0") in triples
+    assert ("car#1", "is at", "room") in triples
+
+
+def test_nearer_objects_hide_farther_ones(crowded):
+    """Where two discs overlap, the mask shows the one that the depth says is nearer."""
+    hidden = crowded.objects[crowded.objects["visible"] < 0.8]
+    assert len(hidden) > 10
+    for _, row in hidden.iterrows():
+        others = crowded.objects[
+            (crowded.objects["scene"] == row["scene"])
+            & (crowded.objects["distance"] < row["distance"])
+        ]
+        if row["x"] ** 2 > 0.01:  # not cut by the edge
+            assert len(others) or min(row["x"], row["y"], 1 - row["x"], 1 - row["y"]) < row["radius"]
+    for i in range(50):
+        for _, row in crowded.objects[crowded.objects["scene"] == i].iterrows():
+            seen = crowded.masks[i] == row["number"] + 1
+            if seen.any():
+                assert np.allclose(crowded.depth[i][seen], row["distance"], atol=1e-3)
+
+
+def test_new_compositions_are_never_shown_in_training():
+    out = held_out_compositions()
+    assert 0.15 < out.mean() < 0.25 and out.any(axis=1).all()
+    pairs = {}
+    for kind in ("common", "held out"):
+        scenes = make_scenes(400, rng=np.random.default_rng(2), compositions=kind, caption=False)
+        pairs[kind] = set(zip(scenes.objects["category"], scenes.objects["colour"], strict=True))
+        first = scenes.objects[scenes.objects["number"] == 0]
+        pairs[f"first, {kind}"] = set(zip(first["category"], first["colour"], strict=True))
+    assert not pairs["common"] & pairs["first, held out"]
+    with pytest.raises(ConfigError, match="compositions"):
+        make_scenes(2, rng=np.random.default_rng(0), compositions="new")
+
+
+def test_the_same_layout_gives_the_same_picture_but_for_grain(crowded):
+    few = crowded.layout[:20]
+    a, b = (render(few, rng=np.random.default_rng(s)) for s in (1, 2))
+    difference = a.images.astype(int) - b.images
+    assert np.array_equal(a.masks, b.masks)
+    assert 3 < difference.std() < 12 and np.abs(difference).mean() < 8
+    still = draw_scenes(few, rng=np.random.default_rng(1), caption=False)
+    assert np.array_equal(still.images, a.images)
+
+
+def test_pixels_and_meaning_come_apart():
+    rng = np.random.default_rng(3)
+    first = make_scenes(120, rng=rng, object_counts=(1,))
+    pixels = alike_in_pixels(first, rng=rng)
+    meaning = alike_in_meaning(first, rng=rng)
+    assert (pixels.stimuli.table["category"].values != first.stimuli.table["category"].values).all()
+    assert (meaning.stimuli.table["category"].values == first.stimuli.table["category"].values).all()
+
+    def distance(other):
+        gap = first.images.astype(np.float32) - other.images
+        return (gap**2).mean(axis=(1, 2, 3))
+
+    assert (distance(pixels) < distance(meaning)).mean() > 0.95
+
+
+def test_bad_numbers_are_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ConfigError, match="object_counts"):
+        make_scenes(2, rng=rng, object_counts=(1, 1, 1, 1, 1))
+    with pytest.raises(ConfigError, match="8 pixels"):
+        make_scenes(2, rng=rng, size=8)
+
+
+def test_captions_of_one_scene_differ():
+    scene = Description("room", (Thing("man", "red", "small"),))
+    rng = np.random.default_rng(0)
+    assert len({c for _ in range(20) for c in captions(scene, rng)}) > 8
+    assert all("in a room" in c for c in captions(scene, rng))
+    assert len(CATEGORIES) >= 24
