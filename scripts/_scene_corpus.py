@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def fit(
 
     def shape(epoch: int) -> float:
         warm = min(1.0, (epoch + 1) / 3)
-        return warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * epoch / epochs)))
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
     # The average travels with the model, so that a checkpoint holds it.

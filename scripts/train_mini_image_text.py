@@ -27,7 +27,7 @@ BATCH, MISTAKEN = 160, 80
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=2000)
+    options = arguments(__doc__, steps=1400)
     data = corpus(options.work / "scenes", options.scenes)
     torch.manual_seed(0)
     model = MiniImageText(words=vocabulary())

@@ -259,11 +259,15 @@ class MiniatureTextLayers(FeatureModel):
         return {"embedding": torch.from_numpy(Miniature().embed_texts(list(items)))}
 
 
-@feature_model("mini-clip", "image", "image tower of the miniature image-text model, by layer")
+@feature_model(
+    "mini-clip", "image", "image tower of the miniature image-text model, by layer", default=False
+)
 def _image() -> FeatureModel:
     return MiniatureImageLayers()
 
 
-@feature_model("mini-clip-text", "caption", "text embedding of the miniature image-text model")
+@feature_model(
+    "mini-clip-text", "caption", "text embedding of the miniature image-text model", default=False
+)
 def _text() -> FeatureModel:
     return MiniatureTextLayers()

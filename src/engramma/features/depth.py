@@ -113,6 +113,8 @@ class DepthMaps(FeatureModel):
         return {"depth": torch.from_numpy(Miniature().depth(np.stack(items)))[:, None]}
 
 
-@feature_model("mini-depth", "image", "distance of every pixel, as the miniature estimates it")
+@feature_model(
+    "mini-depth", "image", "distance of every pixel, as the miniature estimates it", default=False
+)
 def _depth() -> FeatureModel:
     return DepthMaps()

@@ -43,6 +43,8 @@ class Availability:
         Whether the packages it needs are there.
     reason : str
         Why it cannot be used, and what to do; empty where it can.
+    default : bool
+        Whether a study takes it unasked.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Availability:
     fits: bool
     installed: bool
     reason: str = ""
+    default: bool = True
 
     @property
     def usable(self) -> bool:
@@ -70,7 +73,13 @@ def available_models(stimuli: StimulusSet) -> list[Availability]:
             reasons.append(f"{', '.join(missing)} is not installed ({install})")
         listing.append(
             Availability(
-                card.name, card.medium, card.description, fits, not missing, "; ".join(reasons)
+                card.name,
+                card.medium,
+                card.description,
+                fits,
+                not missing,
+                "; ".join(reasons),
+                card.default,
             )
         )
     fits = bool(stimuli.categorical())
@@ -81,7 +90,15 @@ def available_models(stimuli: StimulusSet) -> list[Availability]:
 
 def registered_models() -> dict[str, ModelCard]:
     """All models known by name."""
-    from engramma.features import audio, gabor, language, pixels, vision  # noqa: F401
+    from engramma.features import (  # noqa: F401
+        audio,
+        contrastive,
+        depth,
+        gabor,
+        language,
+        pixels,
+        vision,
+    )
 
     return dict(models.all())
 

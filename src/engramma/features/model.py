@@ -188,6 +188,8 @@ class ModelCard:
         Packages it imports or takes weights from.
     install : str
         What to type where one is missing.
+    default : bool
+        Whether a study takes it unasked; not those that know the generated world only.
     """
 
     name: str
@@ -196,6 +198,7 @@ class ModelCard:
     factory: Callable[[], FeatureModel]
     requires: tuple[str, ...] = ()
     install: str = ""
+    default: bool = True
 
     def missing(self) -> list[str]:
         """Name the packages that are not installed."""
@@ -228,11 +231,13 @@ def feature_model(
     *,
     requires: tuple[str, ...] = (),
     install: str = "",
+    default: bool = True,
 ) -> Callable[[Callable[[], FeatureModel]], Callable[[], FeatureModel]]:
     """Register the decorated function, which makes a `FeatureModel`, under ``name``."""
 
     def register(factory: Callable[[], FeatureModel]) -> Callable[[], FeatureModel]:
-        models.add(name, ModelCard(name, medium, description, factory, requires, install))
+        card = ModelCard(name, medium, description, factory, requires, install, default)
+        models.add(name, card)
         return factory
 
     return register

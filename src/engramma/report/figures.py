@@ -25,6 +25,7 @@ FIGURES: dict[str, Callable[..., str]] = {
     "heatmap": matrices.heatmap,
     "mds": matrices.mds,
     "image_grid": matrices.image_grid,
+    "picture": matrices.plate,
     "brain": brain.brain,
     "sensors": scalp.sensors,
     "topomaps": scalp.topomaps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -16,6 +17,7 @@ from engramma.report.plot import (
     colour_bar,
     need,
     number,
+    picture,
     plot,
     rounded,
     scale,
@@ -381,3 +383,20 @@ def image_grid(images: Sequence[Any], titles: Sequence[str]) -> str:
         for image, title in zip(images, titles, strict=True)
     )
     return f'<ul class="images">{cells}</ul>'
+
+
+def plate(image: np.ndarray, alt: str) -> str:
+    """One picture, as large as it is.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (height, width, 3)
+    alt : str
+        What it shows, in words.
+    """
+    from PIL import Image
+
+    need(image.ndim == 3 and image.dtype == np.uint8, f"a picture of {image.shape}", "picture")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return picture(buffer.getvalue(), alt)

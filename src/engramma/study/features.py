@@ -34,7 +34,7 @@ def feature_spaces(context: Context) -> dict[str, Features]:
         return spaces
     chosen = context.options.features
     if chosen is None:
-        usable = [m.name for m in available_models(context.stimuli) if m.usable]
+        usable = [m.name for m in available_models(context.stimuli) if m.usable and m.default]
         chosen = tuple(m for m in usable if m not in ("category", *SMALL))
         chosen += tuple(f"category:{c}" for c in _categories(context.stimuli))
     spaces = {}

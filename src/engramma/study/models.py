@@ -86,7 +86,9 @@ def feature_rdms(rdms: RDMs, options: Options) -> tuple[dict[str, np.ndarray], l
     chosen = options.features
     if chosen is None:
         chosen = tuple(
-            m.name for m in available_models(rdms.stimuli) if m.usable and m.name != "category"
+            m.name
+            for m in available_models(rdms.stimuli)
+            if m.usable and m.default and m.name != "category"
         )
     models: dict[str, np.ndarray] = {}
     deep: list[str] = []
