@@ -19,7 +19,7 @@ BATCH = 128
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1800)
+    options = arguments(__doc__, steps=1300)
     data = corpus(options.work / "scenes", options.scenes)
     clip = contrastive.Miniature()
     embeddings = torch.from_numpy(clip.embed_images(data.images))

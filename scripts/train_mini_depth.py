@@ -9,7 +9,7 @@ import torch
 from _model_card import write_card
 from _scene_corpus import arguments, corpus, fit, held_out
 
-from engramma.features.depth import WEIGHTS, MiniDepth, Miniature
+from engramma.features.depth import WEIGHTS, Miniature, MiniDepth
 from engramma.nn.blocks import image_batch
 from engramma.nn.weights import load_shipped
 from engramma.worlds.miniatures import depth_quality

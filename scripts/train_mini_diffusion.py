@@ -26,7 +26,7 @@ BLUR = 0.3
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1800)
+    options = arguments(__doc__, steps=1300)
     data = corpus(options.work / "scenes", options.scenes)
     coder, clip = autoencoder.Miniature(), contrastive.Miniature()
     kept = options.work / "latents.pt"

