@@ -29,7 +29,7 @@ def corpus(path: Path) -> np.ndarray:
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1800)
+    options = arguments(__doc__, steps=1100)
     grids = torch.from_numpy(corpus(options.work / "solids.npy"))
     torch.manual_seed(0)
     model = fit(

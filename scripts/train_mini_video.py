@@ -70,7 +70,7 @@ def _renamed(answers: list[str], words: dict[str, str], swap: bool) -> np.ndarra
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1200)
+    options = arguments(__doc__, steps=800)
     frames, answers = corpus(options.work / "videos")
     torch.manual_seed(0)
     model = MiniVideo(names=NAMES, frames=FRAMES)
