@@ -11,12 +11,12 @@ from engramma.data.ceilings import split_half_ceiling, variance_ceiling
 from engramma.errors import ConfigError, DataError
 from engramma.registry import worlds
 from engramma.worlds.evoked import SOURCES, evoked
-from engramma.worlds.objects import CATEGORIES, SUPERORDINATES
 from engramma.worlds.layouts import COLOURS
+from engramma.worlds.objects import CATEGORIES, SUPERORDINATES
+from engramma.worlds.retinotopy import FREQUENCIES, ORIENTATIONS, contrast
 from engramma.worlds.scenes import make_scenes
 from engramma.worlds.scenes_cohort import scenes
 from engramma.worlds.subjects import SubjectOptions, make_subject
-from engramma.worlds.tuning import orientation_energy
 
 
 @pytest.fixture(scope="module")
@@ -105,23 +105,20 @@ def test_bad_options_are_named():
 
 def test_orientation_energy_prefers_its_own_grating():
     x = (np.arange(64) + 0.5) / 64
-    angles = np.arange(0, 180, 22.5)
-    across = np.deg2rad(angles + 90)[:, None, None]
+    across = np.deg2rad(ORIENTATIONS + 90)[:, None, None]
     gratings = np.sin(2 * np.pi * 6 * (np.cos(across) * x - np.sin(across) * x[:, None]))
-    tuning = {
-        "rf_x": np.full(8, 0.5),
-        "rf_y": np.full(8, 0.5),
-        "rf_size": np.full(8, 0.12),
-        "orientation": angles,
-        "frequency": np.full(8, 6.0),
-    }
-    energy = orientation_energy(gratings, tuning)
-    assert (energy.argmax(axis=0) == np.arange(8)).all()
-    vertical_bar = gratings[angles == 90]  # contours at 90 degrees run up and down
+    energy = contrast(gratings)[:, FREQUENCIES == 6, :, 8:24, 8:24][:, 0]
+    assert (energy.mean(axis=(2, 3)).argmax(axis=1) == np.arange(len(ORIENTATIONS))).all()
+    bars = np.sin(2 * np.pi * FREQUENCIES[:, None, None] * x) * np.ones((64, 1))
+    tuning = contrast(bars)[:, :, ORIENTATIONS == 90, 8:24, 8:24].mean(axis=(2, 3, 4))
+    assert (tuning.argmax(axis=0) == np.arange(len(FREQUENCIES))).all()
+    vertical_bar = gratings[ORIENTATIONS == 90]  # contours at 90 degrees run up and down
     assert np.ptp(vertical_bar, axis=1).max() < 1e-9
-    # Energy does not depend on phase, and grey gives none.
-    assert np.allclose(orientation_energy(-gratings, tuning), energy, rtol=1e-4, atol=1e-3)
-    assert np.abs(orientation_energy(np.full((1, 64, 64), 0.5), tuning)).max() < 1e-3
+    # Energy depends neither on place within the grating nor on phase, and grey gives none.
+    own = np.stack([e[i] for i, e in enumerate(energy)])
+    assert own.std() < 0.03 * own.mean()
+    assert np.allclose(contrast(-gratings), contrast(gratings), rtol=1e-3, atol=1e-4)
+    assert np.abs(contrast(np.full((1, 64, 64), 0.5))).max() < 1e-5
 
 
 def test_the_analytic_ceiling_agrees_with_repeats(subject):

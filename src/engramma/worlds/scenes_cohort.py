@@ -1,16 +1,13 @@
-"""A cohort of virtual subjects who view rendered scenes."""
+"""A small cohort of virtual subjects who view rendered scenes: few areas, one repeat a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from engramma.data.recording import Cohort
-from engramma.errors import ConfigError
 from engramma.registry import world
-from engramma.worlds.scenes import make_scenes
-from engramma.worlds.subjects import SubjectOptions, make_subject
+from engramma.worlds.cohort import cohort
+from engramma.worlds.cortex import FEW_AREAS
 
 
 @world("scenes")
@@ -27,6 +24,10 @@ def scenes(
     **options: Any,
 ) -> Cohort:
     """Make virtual subjects who all view the same rendered scenes.
+
+    The world `engramma.worlds.cohort.cohort` with areas ``early``, ``middle``, one for each of
+    six classes of objects, ``language`` and ``noise``, in voxels, and one session with a run for
+    each repeat.
 
     Parameters
     ----------
@@ -52,33 +53,22 @@ def scenes(
     ConfigError
         If an option is unknown or out of range.
     """
-    known = set(SubjectOptions.__dataclass_fields__)
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ConfigError(
-            f"the world 'scenes' has no option {unknown[0]!r}",
-            mend=f"further options are {', '.join(sorted(known))}",
-        )
-    if n_subjects < 1:
-        raise ConfigError("a cohort needs at least one subject", mend="use n_subjects >= 1")
-    chosen = SubjectOptions(
-        n_units=n_units, n_repeats=n_repeats, ceiling=ceiling, signal=signal, **options
+    few: dict[str, Any] = {
+        "areas": FEW_AREAS,
+        "layout": "volume",
+        "n_sessions": 1,
+        "runs_per_session": n_repeats,
+    }
+    made = cohort(
+        seed=seed,
+        n_subjects=n_subjects,
+        n_shared=n_stimuli,
+        n_own=0,
+        size=size,
+        n_units=n_units,
+        n_repeats=n_repeats,
+        ceiling=ceiling,
+        signal=signal,
+        **(few | options),
     )
-    # One stream for the stimuli and one a subject: more subjects leave the others as they were.
-    streams = np.random.SeedSequence(seed).spawn(n_subjects + 1)
-    stimuli = make_scenes(n_stimuli, rng=np.random.default_rng(streams[0]), size=size).stimuli
-    members = {}
-    for i, stream in enumerate(streams[1:], start=1):
-        name = f"sub-{i:02d}"
-        members[name] = make_subject(stimuli, name, chosen, np.random.default_rng(stream))
-    what = "scenes" if signal else "scenes, without any signal in the responses"
-    history = [
-        f"{n_subjects} virtual subjects viewed {n_stimuli} rendered {what} ({size} x {size} "
-        f"pixels), {n_repeats} times each, once in a run.",
-        "Responses were simulated from orientation energy (early area), pooled combinations of "
-        "it (middle area), categories (category-selective areas) and meaning (language area), "
-        f"with spatially correlated noise and drift; signal is {ceiling:.0%} of the variance of "
-        "a single presentation.",
-    ]
-    facts = {"world": "scenes", "seed": seed, "modality": "simulated", "history": history}
-    return Cohort(members, attrs=facts)
+    return Cohort(made.recordings, attrs=made.attrs | {"world": "scenes"})

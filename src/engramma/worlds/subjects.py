@@ -1,91 +1,34 @@
-"""Virtual subjects: recordings in which everything is known.
+"""Recordings of virtual subjects: what their brains make of stimuli, and noise.
 
-A subject has areas on a grid of voxels. Each unit has a noise-free response to each stimulus
-(`engramma.worlds.tuning`), and noise set so that a known share of the variance of its single
-presentations is signal: its ceiling.
+Each unit has a noise-free response to each stimulus (`engramma.worlds.tuning`), and noise set so
+that a known share of the variance of its single presentations is signal: its ceiling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from engramma.data.recording import Recording
 from engramma.data.stimuli import StimulusSet
-from engramma.errors import ConfigError, DataError
-from engramma.worlds import tuning
+from engramma.errors import ConfigError
+from engramma.worlds.brains import Brain, draw_brain
+from engramma.worlds.fluctuations import NoiseOptions, fluctuations
+from engramma.worlds.haemodynamics import time_courses
+from engramma.worlds.nuisances import confounded
+from engramma.worlds.schedules import Schedule, make_schedule
+from engramma.worlds.subject_options import SubjectOptions
+from engramma.worlds.tuning import SharedCode, shared_code
 
-#: Voxel edge (mm) and shape of the grid.
-VOXEL, GRID = 3.0, (30, 34, 16)
-#: Areas: kind, centre on the grid, and share of the units.
-AREAS: Mapping[str, tuple[str, tuple[int, int, int], float]] = {
-    "early": ("early", (15, 5, 7), 0.22),
-    "middle": ("middle", (15, 12, 8), 0.14),
-    "face": ("category", (22, 15, 4), 0.08),
-    "body": ("category", (24, 10, 9), 0.07),
-    "animal": ("category", (7, 13, 4), 0.07),
-    "place": ("category", (10, 18, 4), 0.08),
-    "tool": ("category", (6, 14, 10), 0.07),
-    "word": ("category", (6, 20, 5), 0.06),
-    "language": ("language", (5, 26, 9), 0.11),
-    "noise": ("noise", (20, 28, 11), 0.10),
-}
+__all__ = ["SubjectOptions", "make_subject"]
 
-
-@dataclass(frozen=True)
-class SubjectOptions:
-    """How virtual subjects are made.
-
-    Parameters
-    ----------
-    n_units : int
-        Voxels, give or take a tenth between subjects.
-    n_repeats : int
-        Presentations of each stimulus, one a run.
-    ceiling : float
-        Mean, over units that carry signal, of the share of variance in single presentations
-        that is signal.
-    spread : float
-        Standard deviation of that share between units.
-    smoothness : float
-        Standard deviation (mm) of the kernel that correlates noise over neighbouring voxels.
-    correlated : float
-        Share of the noise variance that is so correlated.
-    drift : float
-        Share of the noise variance that is slow drift over a run.
-    idiosyncrasy : float
-        Size, against its own response, of each unit's private mixture of its area.
-    signal : bool
-        False makes every unit pure noise: a control in which nothing is to be found.
-    """
-
-    n_units: int = 400
-    n_repeats: int = 3
-    ceiling: float = 0.3
-    spread: float = 0.1
-    smoothness: float = 4.0
-    correlated: float = 0.3
-    drift: float = 0.1
-    idiosyncrasy: float = 0.3
-    signal: bool = True
-    areas: Mapping[str, tuple[str, tuple[int, int, int], float]] = field(
-        default_factory=lambda: AREAS
-    )
-
-    def __post_init__(self) -> None:
-        if self.n_units < 2 * len(self.areas) or self.n_repeats < 1:
-            raise ConfigError(
-                f"a subject cannot have {self.n_units} units and {self.n_repeats} repeats",
-                mend=f"use at least {2 * len(self.areas)} units and one repeat",
-            )
-        within = 0 <= self.ceiling < 1 and self.correlated >= 0 and self.drift >= 0
-        if not within or self.correlated + self.drift > 1 or self.spread < 0:
-            raise ConfigError(
-                "ceiling, spread, correlated and drift are shares of variance",
-                mend="use 0 <= ceiling < 1 and correlated + drift <= 1",
-            )
+#: What all stimuli evoke in a time course, in standard deviations of what tells them apart.
+COMMON = 1.5
+#: Name of what is shown between stimuli.
+BLANK = "blank"
 
 
 def make_subject(
@@ -93,6 +36,10 @@ def make_subject(
     name: str,
     options: SubjectOptions,
     rng: np.random.Generator,
+    *,
+    n_shared: int | None = None,
+    code: SharedCode | None = None,
+    target: np.ndarray | None = None,
 ) -> Recording:
     """Show ``stimuli`` to a new virtual subject.
 
@@ -103,154 +50,203 @@ def make_subject(
     name : str
     options : SubjectOptions
     rng : numpy.random.Generator
-        Anatomy, tuning, order of presentation and noise follow it.
+        Anatomy, tuning, order of presentation and noise follow it. What anatomy and tuning are
+        does not depend on options of noise and schedule.
+    n_shared : int, optional
+        The first so many stimuli are shown ``n_repeats`` times, the others ``own_repeats`` times;
+        by default all are shared.
+    code : SharedCode, optional
+        Of the stimuli, where it is known already.
+    target : ndarray, shape (n_stimuli, n_dimensions), optional
+        What is to be decoded; see ``invisible`` of `SubjectOptions`.
 
     Returns
     -------
     Recording
-        presentation x unit, one run a repeat, stimuli in a new order each run. Units carry
-        ``roi``, ``i``, ``j``, ``k``, ``true_ceiling`` (share of single-presentation variance
-        that is signal), ``preferred`` (superordinate class, else empty), and the orientation
-        (degrees) and receptive field (``rf_x``, ``rf_y``) of visual units, else NaN.
+        presentation x unit. Presentations carry ``task`` (perception or imagery), ``split``
+        (train or test: held-out runs) and ``nuisance`` where there is a confound. Units carry
+        ``roi``, ``network``, ``hemisphere``, ``x, y, z`` (mm), ``vertex`` or ``i, j, k``,
+        ``true_ceiling`` (share of single-presentation variance that is signal), ``gain``,
+        ``preferred`` (superordinate class, else empty), ``concepts`` (planted ones, joined by
+        ``+``), and of units with receptive fields ``orientation``, ``hue``, ``frequency``,
+        ``rf_x``, ``rf_y``, ``rf_size`` and ``rf_reach`` (`engramma.worlds.retinotopy`), else NaN.
+        With ``time="hrf"`` presentations are volumes, ``stimulus`` is what is on the screen, and
+        ``attrs["events"]`` lists the events of each run.
 
     Raises
     ------
     DataError
         If the stimuli have no images or lack a column.
+    ConfigError
+        If options do not fit the stimuli.
     """
-    luminance = _luminance(stimuli)
-    roi, voxels = _anatomy(options, rng)
-    clean, facts = _responses(stimuli, luminance, roi, voxels, options, rng)
-    ceiling = np.clip(options.ceiling + options.spread * rng.standard_normal(len(roi)), 0.0, 0.95)
-    silent = ~clean.any(axis=0)
-    ceiling = np.where(silent, 0.0, ceiling)
-    n = len(stimuli)
-    shown = np.concatenate([rng.permutation(n) for _ in range(options.n_repeats)])
-    noise = _noise(n, voxels, options, rng)
-    values = np.sqrt(ceiling) * clean[shown] + np.sqrt(1 - ceiling) * noise
-    affine = np.diag([VOXEL, VOXEL, VOXEL, 1.0])
-    affine[:3, 3] = [-VOXEL * g / 2 for g in GRID]
+    brain_rng, unit_rng, order_rng, noise_rng, nuisance_rng = rng.spawn(5)
+    if code is None:
+        code = shared_code(stimuli, options.brain, normalisation=options.normalisation)
+    brain = draw_brain(name, options, rng=brain_rng)
+    clean, hidden = brain.noise_free(code, target)
+    gain = np.exp(options.gain * unit_rng.standard_normal(clean.shape[1]))
+    ceiling = _ceilings(np.any(clean, axis=0), brain.of_units("strength"), options, unit_rng)
+    repeats = np.full(len(stimuli), options.own_repeats)
+    repeats[:n_shared] = options.n_repeats
+    schedule = make_schedule(
+        repeats,
+        n_sessions=options.sessions,
+        runs_per_session=options.runs_per_session,
+        n_imagined=options.n_imagined,
+        rng=order_rng,
+    )
+    held_out = schedule.run > schedule.run[-1] - round(options.held_out_runs * schedule.run[-1])
+    nuisance = _nuisance(stimuli, schedule, held_out, options, nuisance_rng)
+    # Sizes of responses differ between sessions; what that adds is taken from the noise.
+    wobble = np.minimum(options.gain_drift, np.sqrt((1 - ceiling) / np.maximum(2 * ceiling, 1e-9)))
+    if options.sessions == 1:
+        wobble = np.zeros_like(wobble)
+    size = 1 + wobble * noise_rng.standard_normal((options.sessions, len(ceiling)))
+    size = size[schedule.session - 1] * np.sqrt(ceiling)
+    size[schedule.imagined] *= np.sqrt(options.imagery)
+    signal = (size * clean[schedule.stimulus]).astype(np.float32)
+    shares = (ceiling, ceiling * wobble**2)
+    if options.time == "hrf":
+        values, coords, facts = _volumes(brain, schedule, signal, shares, stimuli.ids, noise_rng)
+        stimuli = _with_blank(stimuli)
+    else:
+        values, coords = _trials(brain, schedule, signal, shares, nuisance, noise_rng)
+        coords["stimulus"] = np.asarray(stimuli.ids, dtype=object)[schedule.stimulus]
+        facts = {}
+    coords["split"] = np.where(np.isin(coords["run"], schedule.run[held_out]), "test", "train")
+    if brain.sites.affine is not None:
+        facts |= {"affine": brain.sites.affine, "volume_shape": list(brain.sites.shape or ())}
     return Recording.from_arrays(
-        values.astype(np.float32),
-        np.asarray(stimuli.ids, dtype=object)[shown],
+        (values * gain).astype(np.float32),
+        coords.pop("stimulus"),
         subject=name,
-        run=np.repeat(np.arange(1, options.n_repeats + 1), n),
-        unit_coords={
-            "roi": roi,
-            "i": voxels[:, 0],
-            "j": voxels[:, 1],
-            "k": voxels[:, 2],
-            "true_ceiling": ceiling,
-            **facts,
-        },
+        session=coords.pop("session"),
+        run=coords.pop("run"),
+        unit_coords={**brain.unit_coords(), "true_ceiling": ceiling, "gain": gain},
+        presentation_coords=coords,
         stimuli=stimuli,
         modality="simulated",
         source="virtual subject",
-        affine=affine,
-        volume_shape=list(GRID),
-        truth={
-            "ceiling": float(ceiling.mean()),
-            "areas": {a: {"kind": k, "units": int((roi == a).sum())}
-                      for a, (k, _, _) in options.areas.items()},
-            "informative": [a for a in options.areas if ceiling[roi == a].any()],
-            "signal": options.signal,
-            "noise": {"correlated": options.correlated, "drift": options.drift},
-        },
-    )  # fmt: skip
+        position_unit="mm",
+        truth=_truth(brain, ceiling, hidden),
+        **facts,
+    )
 
 
-def _luminance(stimuli: StimulusSet) -> np.ndarray:
-    if stimuli.images is None:
-        raise DataError(
-            "a virtual subject needs images in memory",
-            mend="make the stimuli with engramma.worlds.scenes.make_scenes",
-        )
-    for column in ("category", "second", "size", "x", "y", "colour", "background", "relation"):
-        stimuli_has = column in stimuli.table
-        if not stimuli_has:
-            raise DataError(
-                f"the stimulus table has no column {column!r}, which virtual subjects perceive",
-                mend="make the stimuli with engramma.worlds.scenes.make_scenes",
-            )
-    weights = np.asarray([0.299, 0.587, 0.114], dtype=np.float32) / np.float32(255)
-    return np.asarray(stimuli.images, dtype=np.float32) @ weights
+def _trials(
+    brain: Brain,
+    schedule: Schedule,
+    signal: np.ndarray,
+    shares: tuple[np.ndarray, np.ndarray],
+    nuisance: np.ndarray | None,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """One response a presentation; ``shares`` are those of signal and of its changes in size."""
+    noise = fluctuations(schedule.run, schedule.session, brain.position, brain.options, rng=rng)
+    coords = {"run": schedule.run, "session": schedule.session, "task": _tasks(schedule)}
+    if nuisance is not None:
+        share = brain.options.confound
+        sign = rng.choice([-1.0, 1.0], noise.shape[1])
+        noise = np.sqrt(1 - share) * noise + np.sqrt(share) * np.outer(nuisance, sign)
+        coords["nuisance"] = nuisance
+    return signal + np.sqrt(1 - sum(shares)) * noise, coords
 
 
-def _anatomy(options: SubjectOptions, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Area and voxel of each unit; sizes and places of areas vary between subjects."""
-    grid = np.stack(np.meshgrid(*map(np.arange, GRID), indexing="ij"), axis=-1).reshape(-1, 3)
-    free = np.ones(len(grid), dtype=bool)
-    total = sum(share for _, _, share in options.areas.values())
-    roi, voxels = [], []
-    for area, (_, centre, share) in options.areas.items():
-        wanted = options.n_units * share / total * rng.uniform(0.9, 1.1)
-        size = max(2, round(wanted))
-        middle = np.asarray(centre) + rng.normal(0, 0.7, 3)
-        stretch = rng.uniform(0.8, 1.25, 3)
-        distance = (((grid - middle) * stretch) ** 2).sum(axis=1)
-        nearest = np.argsort(np.where(free, distance, np.inf), kind="stable")[:size]
-        free[nearest] = False
-        voxels.append(grid[np.sort(nearest)])
-        roi += [area] * size
-    return np.asarray(roi), np.concatenate(voxels)
+def _volumes(
+    brain: Brain,
+    schedule: Schedule,
+    signal: np.ndarray,
+    shares: tuple[np.ndarray, np.ndarray],
+    ids: list[str],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
+    """Continuous runs, one row a volume, and the events of each run."""
+    amplitude = signal + COMMON * np.sqrt(shares[0])
+    courses = time_courses(schedule, amplitude, shares, brain.position, brain.options, rng=rng)
+    names, tasks = np.asarray([*ids, BLANK], dtype=object), np.asarray([*_tasks(schedule), "rest"])
+    trial = courses.trial
+    coords = {
+        "stimulus": names[np.where(trial < 0, len(ids), schedule.stimulus[trial])],
+        "run": courses.run,
+        "session": courses.session,
+        "task": tasks[trial],  # -1, the last, is rest
+        "seconds": courses.seconds,
+    }
+    events = [
+        {
+            "run": str(run),
+            "onset": table["onset"].tolist(),
+            "duration": table["duration"].tolist(),
+            "stimulus": names[schedule.stimulus[schedule.run == run]].tolist(),
+            "task": tasks[:-1][schedule.run == run].tolist(),
+        }
+        for run, table in courses.events.items()
+    ]
+    return courses.values, coords, {"tr": brain.options.tr, "events": events}
 
 
-def _responses(
+def _tasks(schedule: Schedule) -> np.ndarray:
+    return np.where(schedule.imagined, "imagery", "perception")
+
+
+def _ceilings(
+    informative: np.ndarray, strength: np.ndarray, options: SubjectOptions, rng: np.random.Generator
+) -> np.ndarray:
+    """Share of signal of each unit: Beta distributed, ``options.ceiling`` on average."""
+    mean = np.where(informative, options.ceiling * strength, 0.0)
+    if not mean.any():
+        return np.zeros(len(mean))
+    mean = np.minimum(mean * options.ceiling / mean[informative].mean(), 0.99)
+    variance = np.minimum((options.spread * strength) ** 2, 0.25 * mean * (1 - mean))
+    certain = (mean == 0) | (variance < 1e-12)
+    size = mean * (1 - mean) / np.where(certain, 1.0, variance) - 1
+    size = np.where(certain, 1.0, size)
+    drawn = rng.beta(np.where(certain, 1, mean * size), np.where(certain, 1, (1 - mean) * size))
+    return np.where(certain, mean, drawn)
+
+
+def _nuisance(
     stimuli: StimulusSet,
-    luminance: np.ndarray,
-    roi: np.ndarray,
-    voxels: np.ndarray,
+    schedule: Schedule,
+    held_out: np.ndarray,
     options: SubjectOptions,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Noise-free responses with mean 0 and variance 1 over stimuli, and facts about the units."""
-    clean = np.zeros((len(stimuli), len(roi)))
-    facts = {k: np.full(len(roi), np.nan) for k in ("orientation", "rf_x", "rf_y")}
-    preferred = np.full(len(roi), "", dtype=object)
-    for area, (kind, _, _) in options.areas.items():
-        units = np.flatnonzero(roi == area)
-        if kind == "noise" or not options.signal:
-            continue
-        if kind in ("early", "middle"):
-            place = voxels[units, :2] - voxels[units, :2].mean(axis=0)
-            place = place / (np.abs(place).max(axis=0) + 1e-9)
-            respond = tuning.early if kind == "early" else tuning.middle
-            response, own = respond(luminance, place, rng)
-            for name, values in facts.items():
-                values[units] = own[name]
-        elif kind == "category":
-            response = tuning.category(stimuli, area, len(units), rng)
-            preferred[units] = area
-        else:
-            response = tuning.language(stimuli, len(units), rng)
-        response = _standard(response)
-        mixing = rng.standard_normal((len(units), len(units))) / np.sqrt(len(units))
-        clean[:, units] = _standard(response + options.idiosyncrasy * response @ mixing)
-    return clean, {**facts, "preferred": preferred.astype(str)}
+) -> np.ndarray | None:
+    if not options.confound:
+        return None
+    if not held_out.any() or held_out.all():
+        raise ConfigError(
+            "a planted confound needs runs for training and held-out ones",
+            where=f"{schedule.run[-1]} runs, of which {options.held_out_runs:.0%} are held out",
+            mend="use more runs, or another held_out_runs",
+        )
+    labels = stimuli.table["superordinate"].to_numpy().astype(str)[schedule.stimulus]
+    return confounded(labels, ~held_out, options.confound_correlation, rng=rng)
 
 
-def _standard(values: np.ndarray) -> np.ndarray:
-    values = values - values.mean(axis=0)
-    spread = values.std(axis=0)
-    return values / np.where(spread > 1e-9, spread, 1.0) * (spread > 1e-9)
+def _with_blank(stimuli: StimulusSet) -> StimulusSet:
+    """Add what is shown between stimuli: a grey screen, about which the table says nothing."""
+    assert stimuli.images is not None
+    table = stimuli.table.reindex([*stimuli.ids, BLANK])
+    for column in table.columns:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            table[column] = table[column].fillna("")
+    grey = np.full((1, *stimuli.images.shape[1:]), 128, dtype=np.uint8)
+    return replace(stimuli, table=table, images=np.concatenate([stimuli.images, grey]))
 
 
-def _noise(
-    n: int, voxels: np.ndarray, options: SubjectOptions, rng: np.random.Generator
-) -> np.ndarray:
-    """Noise of unit variance: alone, shared between neighbours, and slow within each run."""
-    n_units, total = len(voxels), n * options.n_repeats
-    white = rng.standard_normal((total, n_units), dtype=np.float32)
-    apart = VOXEL * (voxels[:, None] - voxels[None]).astype(np.float32)
-    kernel = np.exp(-(apart**2).sum(axis=2) / (2 * max(options.smoothness, 1e-3) ** 2))
-    kernel /= np.sqrt((kernel**2).sum(axis=0))
-    shared = rng.standard_normal((total, n_units), dtype=np.float32) @ kernel
-    time = np.linspace(0, np.pi, n) if n > 1 else np.zeros(1)
-    waves = np.stack([np.cos((k + 1) * time) for k in range(3)], axis=1)
-    slow = [_standard(waves @ rng.standard_normal((3, n_units))) for _ in range(options.n_repeats)]
-    alone = 1 - options.correlated - options.drift
-    return (
-        np.sqrt(alone) * white
-        + np.sqrt(options.correlated) * shared
-        + np.sqrt(options.drift) * np.concatenate(slow)
-    )
+def _truth(brain: Brain, ceiling: np.ndarray, hidden: float) -> dict[str, Any]:
+    o, name = brain.options, brain.of_units("name")
+    areas = {
+        a.name: {"kind": a.kind, "network": a.network, "units": int((name == a.name).sum())}
+        for a in o.brain
+    }
+    return {
+        "ceiling": float(ceiling.mean()),
+        "areas": areas,
+        "informative": [a for a in areas if ceiling[name == a].any()],
+        "signal": o.signal,
+        "invisible": hidden,
+        "noise": {f.name: getattr(o, f.name) for f in fields(NoiseOptions)},
+    }
