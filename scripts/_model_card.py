@@ -17,7 +17,9 @@ def write_card(
         "1000 scenes whose first objects are pairs of category and colour that no training scene "
         "shows"
     )
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in quality.items())
+    rows = "\n".join(
+        f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in quality.items()
+    )
     script = Path(sys.argv[0]).name
     megabytes = weights.stat().st_size / 1e6
     weights.with_suffix(".md").write_text(

@@ -148,7 +148,9 @@ def fit(
 
     def tell(epoch: int, value: float) -> None:
         minutes = (time.perf_counter() - started) / 60
-        print(f"{description}: {epoch + 1}/{epochs}, loss {value:.4f}, {minutes:.1f} min", flush=True)
+        print(
+            f"{description}: {epoch + 1}/{epochs}, loss {value:.4f}, {minutes:.1f} min", flush=True
+        )
 
     torch.manual_seed(0)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engramma.nn.weights import save_weights
 from engramma.memory.miniatures import train_missing
 from engramma.memory.stages import fit_stages
+from engramma.nn.weights import save_weights
 from engramma.systems.sequence.hmt import Batch, stage
 from engramma.systems.sequence.hmt_claims import FILE, KINDS, SEEDS, answers, texts, untrained
 

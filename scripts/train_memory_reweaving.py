@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engramma.memory.decoder import causal_mask
-from engramma.nn.weights import read_weights, save_weights
 from engramma.memory.miniatures import train_missing
 from engramma.memory.stages import Stage, fit_stages
 from engramma.memory.training import accuracy
+from engramma.nn.weights import read_weights, save_weights
 from engramma.systems.sequence.memory_reweaving import retrieval_loss
 from engramma.systems.sequence.memory_reweaving_claims import (
     FILE,

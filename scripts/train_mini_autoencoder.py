@@ -9,7 +9,7 @@ import torch
 from _model_card import write_card
 from _scene_corpus import arguments, corpus, fit, held_out
 
-from engramma.generative.autoencoder import WEIGHTS, MiniAutoencoder, Miniature
+from engramma.generative.autoencoder import WEIGHTS, Miniature, MiniAutoencoder
 from engramma.nn.blocks import image_batch
 from engramma.nn.weights import in_batches, load_shipped
 from engramma.worlds.miniatures import autoencoder_quality

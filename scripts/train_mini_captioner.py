@@ -10,7 +10,7 @@ from _model_card import write_card
 from _scene_corpus import arguments, corpus, fit, held_out
 
 from engramma.features import contrastive
-from engramma.generative.captioner import WEIGHTS, MiniCaptioner, Miniature
+from engramma.generative.captioner import WEIGHTS, Miniature, MiniCaptioner
 from engramma.nn.weights import load_shipped
 from engramma.worlds.captions import vocabulary
 from engramma.worlds.miniatures import captioner_quality

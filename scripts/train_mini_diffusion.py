@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from engramma.features import contrastive
 from engramma.generative import autoencoder
-from engramma.generative.diffusion import WEIGHTS, MiniDiffusion, Miniature
+from engramma.generative.diffusion import WEIGHTS, Miniature, MiniDiffusion
 from engramma.nn.weights import load_shipped
 from engramma.worlds.miniatures import diffusion_quality
 

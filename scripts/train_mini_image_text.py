@@ -16,7 +16,7 @@ from _model_card import write_card
 from _scene_corpus import arguments, corpus, fit, held_out
 from torch.nn import functional
 
-from engramma.features.contrastive import WEIGHTS, MiniImageText, Miniature
+from engramma.features.contrastive import WEIGHTS, Miniature, MiniImageText
 from engramma.nn.blocks import image_batch
 from engramma.nn.weights import load_shipped
 from engramma.worlds.captions import vocabulary

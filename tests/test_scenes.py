@@ -88,7 +88,9 @@ def test_nearer_objects_hide_farther_ones(crowded):
             & (crowded.objects["distance"] < row["distance"])
         ]
         if row["x"] ** 2 > 0.01:  # not cut by the edge
-            assert len(others) or min(row["x"], row["y"], 1 - row["x"], 1 - row["y"]) < row["radius"]
+            assert (
+                len(others) or min(row["x"], row["y"], 1 - row["x"], 1 - row["y"]) < row["radius"]
+            )
     for i in range(50):
         for _, row in crowded.objects[crowded.objects["scene"] == i].iterrows():
             seen = crowded.masks[i] == row["number"] + 1
@@ -135,7 +137,9 @@ def test_pixels_and_meaning_come_apart():
     pixels = alike_in_pixels(first, rng=rng)
     meaning = alike_in_meaning(first, rng=rng)
     assert (pixels.stimuli.table["category"].values != first.stimuli.table["category"].values).all()
-    assert (meaning.stimuli.table["category"].values == first.stimuli.table["category"].values).all()
+    assert (
+        meaning.stimuli.table["category"].values == first.stimuli.table["category"].values
+    ).all()
 
     def distance(other):
         gap = first.images.astype(np.float32) - other.images

@@ -169,11 +169,11 @@ class MiniImageText(Shipped):
         self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
 
     def project_images(self, batch: Tensor) -> Tensor:
-        """Unit vectors of images (n, 3, size, size), -1 .. 1."""
+        """Return unit vectors of images (n, 3, size, size), -1 .. 1."""
         return functional.normalize(self.image_projection(self.image(batch)[:, 0]).float(), dim=-1)
 
     def project_texts(self, tokens: Tensor) -> Tensor:
-        """Unit vectors of token numbers (n, token)."""
+        """Return unit vectors of token numbers (n, token)."""
         return functional.normalize(self.text_projection(self.text(tokens)[:, 0]).float(), dim=-1)
 
 

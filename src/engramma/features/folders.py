@@ -23,22 +23,7 @@ def load_local(path: Path, medium: str | None = None) -> HuggingFaceModel:
     path = Path(path)
     if path.suffix == ".gguf":
         return HuggingFaceModel(path.parent, gguf=path.name, medium=medium or "caption")
-    if not path.is_dir() or not (path / "config.json").exists():
-        raise ConfigError(
-            "this is neither a Hugging Face folder nor a GGUF file",
-            where=str(path),
-            mend="point to a folder with config.json and model.safetensors, or to a .gguf file",
-        )
-    if not list(path.glob("*.safetensors")):
-        pickled = [p.name for p in path.iterdir() if p.suffix in PICKLED]
-        raise ConfigError(
-            f"the weights are pickled ({pickled[0]}), and unpickling can run any code"
-            if pickled
-            else "the folder holds no weights",
-            where=str(path),
-            mend="convert them: load the model where you trust it and call "
-            "save_pretrained(folder, safe_serialization=True)",
-        )
+    require_weights(path)
     offered = _media(path)
     if not offered:
         raise ConfigError(
@@ -55,11 +40,37 @@ def load_local(path: Path, medium: str | None = None) -> HuggingFaceModel:
     return HuggingFaceModel(path, medium=medium or offered[0])
 
 
+def require_weights(path: Path) -> None:
+    """Refuse what is no folder of a model, or holds no weights that are safe to read.
+
+    Raises
+    ------
+    ConfigError
+        With what is there instead.
+    """
+    if not path.is_dir() or not (path / "config.json").exists():
+        raise ConfigError(
+            "this is neither a Hugging Face folder nor a GGUF file",
+            where=str(path),
+            mend="point to a folder with config.json and model.safetensors, or to a .gguf file",
+        )
+    if not list(path.glob("*.safetensors")):
+        pickled = [p.name for p in path.iterdir() if p.suffix in PICKLED]
+        raise ConfigError(
+            f"the weights are pickled ({pickled[0]}), and unpickling can run any code"
+            if pickled
+            else "the folder holds no weights",
+            where=str(path),
+            mend="convert them: load the model where you trust it and call "
+            "save_pretrained(folder, safe_serialization=True)",
+        )
+
+
 def _media(path: Path) -> list[str]:
     """Media that the files beside a model speak of."""
-    config = _read_json(path / "config.json")
-    settings = _read_json(path / "preprocessor_config.json")
-    processor = _read_json(path / "processor_config.json")
+    config = read_json(path / "config.json")
+    settings = read_json(path / "preprocessor_config.json")
+    processor = read_json(path / "processor_config.json")
     settings = (
         settings | processor.get("image_processor", {}) | processor.get("feature_extractor", {})
     )
@@ -74,7 +85,8 @@ def _media(path: Path) -> list[str]:
     return found
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a configuration; an empty one where there is no file."""
     if not path.exists():
         return {}
     try:

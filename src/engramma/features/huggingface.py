@@ -46,6 +46,50 @@ def transformers() -> Any:
     return transformers
 
 
+def read_pretrained(kind: Any, folder: Path, file: str | None = None, **options: Any) -> Any:
+    """Call ``from_pretrained`` of a class of transformers or diffusers on a folder.
+
+    Nothing is downloaded, no code beside the model is run, and no progress is shown.
+
+    Parameters
+    ----------
+    kind : class
+    folder : Path
+    file : str, optional
+        Named in errors, where one file of the folder is read.
+    options
+        Handed on.
+
+    Raises
+    ------
+    ConfigError
+        If what lies there is incomplete, damaged, or of another kind.
+    """
+    logging = transformers().utils.logging
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return kind.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, **options
+        )
+    except LOAD_ERRORS as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"{kind.__name__} cannot read the model ({said[0]})",
+            where=str(folder / (file or "")),
+            mend=f"save the model again with save_pretrained, or {INSTALL}",
+        ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Hash of all files that weights, configurations and preprocessing are read from."""
+    kinds = (".safetensors", ".json", ".txt", ".model")
+    return file_fingerprint(*(p for p in folder.rglob("*") if p.suffix in kinds))
+
+
 class HuggingFaceModel(FeatureModel):
     """A model of the transformers library, read from disk when it is first needed.
 
@@ -92,11 +136,6 @@ class HuggingFaceModel(FeatureModel):
         self._max_tokens = max_tokens
 
     # -- what it is ------------------------------------------------------------------------
-
-    @cached_property
-    def _source(self) -> dict[str, Any]:
-        source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        return source | ({"gguf_file": self.gguf} if self.gguf else {})
 
     @cached_property
     def config(self) -> Any:
@@ -158,34 +197,18 @@ class HuggingFaceModel(FeatureModel):
     def identity(self) -> str:
         """Hash of all files that weights, configuration and preprocessing are read from."""
         if self.gguf:
-            files = [self.folder / self.gguf]
-        else:
-            kinds = (".safetensors", ".json", ".txt", ".model")
-            files = [p for p in self.folder.iterdir() if p.suffix in kinds]
-        return f"huggingface {self.medium} {file_fingerprint(*files)}"
+            return f"huggingface {self.medium} {file_fingerprint(self.folder / self.gguf)}"
+        return f"huggingface {self.medium} {folder_fingerprint(self.folder)}"
 
     # -- its parts -------------------------------------------------------------------------
 
     def _load(self, loader: str, **options: Any) -> Any:
-        library = transformers()
-        bars = library.utils.logging.is_progress_bar_enabled()
-        library.utils.logging.disable_progress_bar()
+        gguf = {"gguf_file": self.gguf} if self.gguf else {}
         # The bar of dequantisation heeds no setting; it is written to standard error.
-        quiet = redirect_stderr(StringIO()) if self.gguf else nullcontext()
-        try:
-            with quiet:
-                return getattr(library, loader).from_pretrained(
-                    str(self.folder), **self._source, **options
-                )
-        except LOAD_ERRORS as error:
-            raise ConfigError(
-                f"{loader} cannot read the model ({str(error).strip().splitlines()[0]})",
-                where=str(self.folder / (self.gguf or "")),
-                mend=f"save the model again with save_pretrained, or {INSTALL}",
-            ) from error
-        finally:
-            if bars:
-                library.utils.logging.enable_progress_bar()
+        with redirect_stderr(StringIO()) if self.gguf else nullcontext():
+            return read_pretrained(
+                getattr(transformers(), loader), self.folder, self.gguf, **gguf, **options
+            )
 
     @cached_property
     def network(self) -> Any:

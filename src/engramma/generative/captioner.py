@@ -83,9 +83,7 @@ class MiniCaptioner(Shipped):
         self.words = nn.Embedding(len(self.tokenizer), dim)
         nn.init.normal_(self.words.weight, std=0.02)
         self.position = nn.Parameter(0.02 * torch.randn(prefix + length, dim))
-        self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, causal=True) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, causal=True) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, condition: Tensor, tokens: Tensor) -> Tensor:

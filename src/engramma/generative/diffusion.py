@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,7 @@ def alpha_sigma(time: Tensor) -> tuple[Tensor, Tensor]:
     return angle.cos(), angle.sin()
 
 
-def ddim(
-    velocity: Callable[[Tensor, Tensor], Tensor], latents: Tensor, times: Tensor
-) -> Tensor:
+def ddim(velocity: Callable[[Tensor, Tensor], Tensor], latents: Tensor, times: Tensor) -> Tensor:
     """Follow the deterministic path from the first of ``times`` to the last.
 
     Song et al. 2021, eq. 12 with no noise, for a network that predicts the velocity
@@ -51,7 +50,7 @@ def ddim(
     times : Tensor, shape (steps + 1,)
         Falling.
     """
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         v = velocity(latents, now.expand(len(latents)))
         (alpha, sigma), (alpha_then, sigma_then) = alpha_sigma(now), alpha_sigma(then)
         picture, noise = alpha * latents - sigma * v, sigma * latents + alpha * v
@@ -98,14 +97,14 @@ class LatentDiffusion(abc.ABC):
         guidance : float
             1 follows the condition as learnt; above it what the condition adds is exaggerated;
             0 ignores it.
-        start : ndarray, shape (n, \\*latent_shape), optional
+        start : ndarray, shape (n, channels, height, width), optional
             Latents of pictures to begin with, instead of pure noise.
         strength : float
             How much noise is put on ``start``: 0 leaves it as it is, 1 forgets it.
 
         Returns
         -------
-        ndarray of float32, shape (n, \\*latent_shape)
+        ndarray of float32, shape (n, channels, height, width)
         """
 
     @abc.abstractmethod
@@ -189,7 +188,7 @@ class MiniDiffusion(Shipped):
         return self.leave(functional.silu(self.norm(x)))
 
     def loss(self, latents: Tensor, condition: Tensor, drop: float = 0.1) -> Tensor:
-        """Squared error of the velocity at random times; conditions are dropped at rate ``drop``."""
+        """Squared error of the velocity at random times; a share of conditions is dropped."""
         time, noise = torch.rand(len(latents)), torch.randn_like(latents)
         alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(time))
         noisy, velocity = alpha * latents + sigma * noise, alpha * noise - sigma * latents

@@ -158,7 +158,7 @@ def sounds(seed: int) -> Section:
 
 
 def stories(seed: int) -> Section:
-    """A passage of a story, and questions about it."""
+    """Show a passage of a story, and questions about it."""
     from engramma.worlds.stories import stories as tell
     from engramma.worlds.story_questions import ask
 
@@ -199,7 +199,7 @@ def solids(seed: int) -> Section:
 
 
 def miniatures(seed: int) -> Section:
-    """What the image models make of scenes in colours that they were never trained on."""
+    """Show what the image models make of scenes in colours that they were never trained on."""
     from engramma.features import contrastive, depth
     from engramma.generative import autoencoder, captioner, diffusion
     from engramma.worlds.scenes import make_scenes

@@ -159,7 +159,9 @@ def _body(scene: Description, order: Sequence[int], rng: np.random.Generator) ->
     said = [first]
     for k in others:
         new = _thing(scene.things[k], rng)
-        related = [m for m in said if scene.relation(k, m) and (len(said) == 1 or _unique(scene, m))]
+        related = [
+            m for m in said if scene.relation(k, m) and (len(said) == 1 or _unique(scene, m))
+        ]
         if not related:
             text += f", and {new}"
         elif len(said) == 1:
@@ -234,9 +236,7 @@ def read(caption: str) -> Description:
 def _referred(things: Sequence[Thing], to: Thing) -> int:
     """Find the last thing that a reference fits, -1 if there is none."""
     fits = [
-        i
-        for i, t in enumerate(things)
-        if t.category == to.category and to.colour in ("", t.colour)
+        i for i, t in enumerate(things) if t.category == to.category and to.colour in ("", t.colour)
     ]
     return fits[-1] if fits else -1
 

@@ -24,7 +24,7 @@ ATTRIBUTES = ("category", "colour", "size", "background")
 
 
 def image_text_quality(model: ImageTextModel, scenes: Scenes) -> Mapping[str, float]:
-    """Retrieval among 100 both ways, and right captions preferred to those with one mistake.
+    """Measure retrieval among 100 both ways, and whether one mistake in a caption is noticed.
 
     Returns
     -------

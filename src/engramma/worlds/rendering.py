@@ -196,8 +196,6 @@ def _mean_area(category: str) -> float:
     n = 24
     forms = np.random.default_rng(0).uniform(-1, 1, (n, 4))
     centre = np.full(n, 32.0)
-    canvas, *_ = _canvas(
-        centre, centre, np.zeros(n), np.full(n, 20.0), np.full((n, 3), 0.5), forms
-    )
+    canvas, *_ = _canvas(centre, centre, np.zeros(n), np.full(n, 20.0), np.full((n, 3), 0.5), forms)
     draw(category, canvas)
     return float(canvas.alpha.sum(axis=(1, 2)).mean())

@@ -141,9 +141,7 @@ def _descriptions(layout: Layout, objects: pd.DataFrame) -> list[Description]:
         things[scene].append(Thing(category, colour, size))
     return [
         Description(BACKGROUNDS[code], tuple(some), tuple(relations))
-        for code, some, relations in zip(
-            layout.background, things, layout.relations(), strict=True
-        )
+        for code, some, relations in zip(layout.background, things, layout.relations(), strict=True)
     ]
 
 

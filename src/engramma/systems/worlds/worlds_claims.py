@@ -160,7 +160,7 @@ def unique_variance(seed: int) -> dict[str, np.ndarray]:
     mean = {k: v[:N_TRAIN].mean(axis=0) for k, v in spaces.items()}
     train = {k: v[:N_TRAIN] - mean[k] for k, v in spaces.items()}
     test = {k: v[N_TRAIN:] - mean[k] for k, v in spaces.items()}
-    model = BandedRidgeCV(n_iter=N_SEARCHED, rng=np.random.default_rng(seed))
+    model = BandedRidgeCV(n_candidates=N_SEARCHED, rng=np.random.default_rng(seed))
     parts = variance_partition(model, train, data.train[:, chosen], test, data.test[:, chosen])
     assert parts.unique is not None
     found = np.full((len(parts.spaces), len(data.roi)), np.nan)
@@ -181,7 +181,9 @@ def orientation_energy(images: np.ndarray) -> np.ndarray:
 
     bank = GaborBank(frequencies=(4, 8, 16), orientations=4, size=64)
     parts = [
-        pool_activation(bank.activations(list(images[i : i + 64]), ["energy"])["energy"], "grid8", "")
+        pool_activation(
+            bank.activations(list(images[i : i + 64]), ["energy"])["energy"], "grid8", ""
+        )
         for i in range(0, len(images), 64)
     ]
     return np.concatenate([p.numpy() for p in parts])
@@ -346,8 +348,10 @@ CEILING = Claim(
     direction="within",
     control=Control(
         "stimulus labels permuted within runs",
-        lambda recording: estimated_ceiling(_with_labels_broken(recording))
-        - float(recording.coord("true_ceiling").mean()),
+        lambda recording: (
+            estimated_ceiling(_with_labels_broken(recording))
+            - float(recording.coord("true_ceiling").mean())
+        ),
     ),
 )
 
