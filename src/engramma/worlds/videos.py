@@ -7,8 +7,9 @@ motions are known, the flow of every pixel is a closed form of the layouts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -200,6 +201,33 @@ def make_videos(
     action[layout.category < 0] = -1
     pans = rng.random(n) >= still_camera
     camera = np.where(pans, rng.integers(1, len(CAMERAS), size=n), 0)
+    return film(layout, action, camera, rng=rng, frames=frames, size=size, grain=grain)
+
+
+def film(
+    layout: Layout,
+    action: np.ndarray,
+    camera: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    frames: int = 16,
+    size: int = 64,
+    grain: float = 0.02,
+) -> Videos:
+    """Render videos of given scenes; in the middle of a video, things are where they were put.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of n scenes.
+    action : ndarray of int, shape (n, MOST_OBJECTS)
+        Position in `ACTIONS`; -1 where there is no object.
+    camera : ndarray of int, shape (n,)
+        Position in `CAMERAS`.
+    rng, frames, size, grain
+        As of `make_videos`.
+    """
+    n = len(layout)
     moving = _animate(layout, action, camera, frames, size, rng)
     pictures = render(moving, rng=rng, size=size, grain=grain, description="rendering videos")
     shape = (n, frames, size, size)
@@ -284,8 +312,7 @@ def _table(layout: Layout, action: np.ndarray, camera: np.ndarray) -> pd.DataFra
     first = objects[objects["number"] == 0].reset_index(drop=True)
     table = first[["category", "colour", "size", "action"]].copy()
     captions = [
-        _caption(things, place, pan)
-        for things, place, pan in zip(by_scene, places, pans, strict=True)
+        tell(things, place, pan) for things, place, pan in zip(by_scene, places, pans, strict=True)
     ]
     table.insert(0, "caption", captions)
     table.insert(2, "superordinate", table["category"].map(SUPERORDINATE))
@@ -302,8 +329,16 @@ def _table(layout: Layout, action: np.ndarray, camera: np.ndarray) -> pd.DataFra
     return table
 
 
-def _caption(things: Sequence[dict], background: str, camera: str) -> str:
-    """Tell what moves how: "a red cat moves left in a field while the camera pans up"."""
+def tell(things: Sequence[Mapping[str, Any]], background: str, camera: str) -> str:
+    """Tell what moves how: "a red cat moves left in a field while the camera pans up".
+
+    Parameters
+    ----------
+    things : sequence of mapping
+        With ``category``, ``colour`` and ``action``.
+    background, camera : str
+        Of `BACKGROUNDS` and `CAMERAS`.
+    """
     said = [
         f"{_article(t['colour'])} {t['colour']} {names(t['category'])[0]} {ACTIONS[t['action']]}"
         for t in things
