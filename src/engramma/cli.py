@@ -409,9 +409,7 @@ def systems(
 @app.command()
 def gallery(
     out: Annotated[Path, typer.Argument(help="Folder for gallery.html.")] = Path("gallery"),
-    part: Annotated[
-        list[str] | None, typer.Option(help="Draw this part only; repeatable.")
-    ] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Draw this part only; repeatable.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated world.")] = 0,
     jobs: Jobs = 0,
 ) -> None:
@@ -420,9 +418,7 @@ def gallery(
 
     unknown = [name for name in part or () if name not in PARTS]
     if unknown:
-        raise ConfigError(
-            f"the gallery has no part {unknown[0]!r}", mend=f"use {', '.join(PARTS)}"
-        )
+        raise ConfigError(f"the gallery has no part {unknown[0]!r}", mend=f"use {', '.join(PARTS)}")
     with working(jobs):
         page = write_gallery(out, seed, part)
     typer.echo(f"wrote {page}")

@@ -11,7 +11,6 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
