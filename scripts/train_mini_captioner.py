@@ -22,9 +22,13 @@ def main() -> None:
     options = arguments(__doc__, steps=1300)
     data = corpus(options.work / "scenes", options.scenes)
     clip = contrastive.Miniature()
-    embeddings = torch.from_numpy(clip.embed_images(data.images))
+    kept = options.work / "embeddings.pt"
+    if not kept.exists():
+        torch.save(torch.from_numpy(clip.embed_images(data.images)), kept)
+    embeddings = torch.load(kept, weights_only=True)
     torch.manual_seed(0)
     model = MiniCaptioner(words=vocabulary(), condition=clip.dim)
+    model.whiten(embeddings)
 
     def batch(rng: np.random.Generator) -> Any:
         rows = rng.integers(len(data.images), size=BATCH)

@@ -67,7 +67,7 @@ def main() -> None:
         "moving average of the weights",
         diffusion_quality(Miniature(), coder, clip, held_out(100)),
         "100 scenes whose first objects are pairs of category and colour that no training scene "
-        "shows; 20 steps, guidance 2",
+        "shows; 20 steps, guidance 3",
     )
 
 

@@ -97,6 +97,7 @@ def registered_models() -> dict[str, ModelCard]:
         gabor,
         language,
         pixels,
+        speech,
         vision,
     )
 

@@ -76,6 +76,9 @@ class MiniCaptioner(Shipped):
         super().__init__()
         self.remember(locals())
         self.tokenizer = WordTokenizer(words, length)
+        #: Brings embeddings to mean 0 and unit variance in all directions; see `whiten`.
+        self.register_buffer("centre", torch.zeros(condition))
+        self.register_buffer("whitening", torch.eye(condition) * condition**0.5)
         self.prefix = nn.Sequential(
             nn.Linear(condition, 2 * dim), nn.GELU(), nn.Linear(2 * dim, prefix * dim)
         )
@@ -86,10 +89,19 @@ class MiniCaptioner(Shipped):
         self.blocks = nn.ModuleList(TransformerBlock(dim, heads, causal=True) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
+    def whiten(self, embeddings: Tensor, floor: float = 1e-6) -> None:
+        """Fit the whitening of conditions to the embeddings of training images (n, width).
+
+        Contrastive embeddings lie along a few directions (here: the place of the scene), and what
+        the other directions hold would be learnt late.
+        """
+        self.centre.copy_(embeddings.mean(dim=0))
+        variance, directions = torch.linalg.eigh(torch.cov(embeddings.T))
+        self.whitening.copy_(directions / (variance.clamp(min=0) + floor).sqrt())
+
     def forward(self, condition: Tensor, tokens: Tensor) -> Tensor:
         """Logits of the next word after each of ``tokens`` (n, token), given embeddings."""
-        scaled = condition * condition.shape[1] ** 0.5
-        prefix = self.prefix(scaled).unflatten(1, (self.n_prefix, self.dim))
+        prefix = self.prefix((condition - self.centre) @ self.whitening).unflatten(1, (self.n_prefix, self.dim))
         x = torch.cat([prefix, self.words(tokens)], dim=1)
         x = x + self.position[: x.shape[1]]
         for block in self.blocks:

@@ -80,7 +80,7 @@ class LatentDiffusion(abc.ABC):
         *,
         rng: np.random.Generator,
         steps: int = 20,
-        guidance: float = 2.0,
+        guidance: float = 3.0,
         start: np.ndarray | None = None,
         strength: float = 0.8,
     ) -> np.ndarray:
@@ -221,7 +221,7 @@ class Miniature(LatentDiffusion):
         *,
         rng: np.random.Generator,
         steps: int = 20,
-        guidance: float = 2.0,
+        guidance: float = 3.0,
         start: np.ndarray | None = None,
         strength: float = 0.8,
     ) -> np.ndarray:

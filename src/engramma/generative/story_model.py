@@ -43,6 +43,7 @@ def mini_story() -> HuggingFaceModel:
     "hidden states and surprisal of the miniature language model of the stories",
     requires=("transformers",),
     install=INSTALL,
+    default=False,
 )
 def _mini_story() -> FeatureModel:
     return mini_story()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from engramma.progress import track
 from engramma.report.html import write_report
 from engramma.study.result import Figure, Section, Study, Table
 from engramma.versions import versions
+
+if TYPE_CHECKING:
+    from engramma.data.recording import Recording
 
 PAGE = "gallery.html"
 #: Pixels that one pixel of a scene becomes.
@@ -81,15 +84,15 @@ def scenes(seed: int) -> Section:
                 "Upper rows: which object is in front. Lower rows: distance, near things bright.",
                 np.concatenate(
                     [
-                        tile(painted(some.masks[:12], 4, "tab10"), 12),
-                        tile(painted(10 - some.depth[:12], 9, "magma"), 12),
+                        tile(painted(some.masks[:8], 4, "tab10"), 8),
+                        tile(painted(10 - some.depth[:8], 9, "magma"), 8),
                     ]
                 ),
             ),
             _picture(
                 "Every category, four times",
                 ", ".join(CATEGORIES),
-                tile(each.images[order], 16),
+                tile(each.images[order], 8),
             ),
             _picture(
                 "Alike in pixels, alike in meaning",
@@ -135,9 +138,9 @@ def videos(seed: int) -> Section:
 
 def sounds(seed: int) -> Section:
     """Log-mel spectrograms of a spoken caption by two speakers, and of sounds of objects."""
-    from engramma.features.audio import log_mel
-    from engramma.worlds.sounds import object_sound
-    from engramma.worlds.speech import make_speakers, speak
+    from engramma.features.audio import LogMel
+    from engramma.worlds.sounds import make_sound
+    from engramma.worlds.speech import RATE, make_speakers, speak
 
     rng = np.random.default_rng(seed)
     text = "a small red cat left of a blue car in a kitchen"
@@ -145,13 +148,21 @@ def sounds(seed: int) -> Section:
         f'"{text}", speaker {i + 1}': speak(text, speaker, rng=rng).wave
         for i, speaker in enumerate(make_speakers(2, rng=rng))
     }
-    waves |= {f"sound of: {c}": object_sound(c, rng=rng) for c in ("dog", "car", "hammer", "bird")}
+    waves |= {
+        f"sound of: {c}": make_sound(c, rng=rng, seconds=2.0)
+        for c in ("dog", "car", "hammer", "bird")
+    }
+    mel = LogMel().spectrogram
     return Section(
         name="sounds",
         title="Speech and sounds",
-        summary="Captions are spoken by formant synthesis; every category has a sound of its own.",
+        summary="Captions are spoken by formant synthesis; each category has its own sound.",
         figures=[
-            _picture(title, "Log-mel spectrogram, low pitches below.", spectrogram(log_mel(wave)))
+            _picture(
+                title,
+                "Log-mel spectrogram, low pitches below.",
+                spectrogram(mel(wave, RATE).numpy()),
+            )
             for title, wave in waves.items()
         ],
     )
@@ -163,7 +174,7 @@ def stories(seed: int) -> Section:
     from engramma.worlds.story_questions import ask
 
     story = tell(seed, n_sentences=60)
-    questions = ask(story, rng=np.random.default_rng(seed), n_questions=12)
+    questions = ask(story, 12, rng=np.random.default_rng(seed))
     passage = " ".join(story.sentences["text"].iloc[:24])
     return Section(
         name="stories",
@@ -172,8 +183,8 @@ def stories(seed: int) -> Section:
         tables=[
             Table(
                 "Questions, whose answers are computed from what happened",
-                ["question", "answer", "instead of"],
-                [[q.text, q.answer, ", ".join(q.foils)] for q in questions],
+                ["question", "answer", "among"],
+                [[q.text, q.answer, ", ".join(q.choices)] for q in questions],
             )
         ],
     )
@@ -181,9 +192,9 @@ def stories(seed: int) -> Section:
 
 def solids(seed: int) -> Section:
     """Turntables of the solid objects."""
-    from engramma.worlds.solids import solids as make
+    from engramma.worlds.solids import make_solids
 
-    some = make(seed, n_per_category=1, n_views=8)
+    some = make_solids(12, rng=np.random.default_rng(seed), n_views=8)
     return Section(
         name="solids",
         title="Solid objects",
@@ -192,8 +203,58 @@ def solids(seed: int) -> Section:
             _picture(
                 "Turntables",
                 ", ".join(some.stimuli.table["category"]),
-                np.concatenate([tile(views, 8) for views in some.views]),
+                np.concatenate([tile(views, 8) for views in some.images]),
             )
+        ],
+    )
+
+
+def rooms(seed: int) -> Section:
+    """Show what an agent sees on its way through a house."""
+    from engramma.worlds.agent_life import agent_life
+
+    life = agent_life(seed)
+    steps = np.linspace(0, len(life.frames) - 1, 16).astype(int)
+    views = life.views(steps)
+    far = float(np.percentile(views.depth, 99))
+    return Section(
+        name="rooms",
+        title="Rooms",
+        summary="An agent lives in a house; it sees, hears, says and remembers.",
+        figures=[
+            _picture(
+                "Views and depth",
+                "Above: what the agent sees, first to last. Below: distance, near things bright.",
+                np.concatenate(
+                    [tile(views.rgb, 8), tile(painted(far - views.depth, far, "magma"), 8)]
+                ),
+            )
+        ],
+    )
+
+
+def brains(seed: int) -> Section:
+    """Draw the areas of a virtual brain on fsaverage5, and what it knows of noise."""
+    from engramma.worlds.cohort import cohort
+
+    members = cohort(seed=seed, n_subjects=1, n_shared=40, n_own=0, n_units=2000)
+    recording = next(iter(members.values()))
+    roi = recording.coord("roi").astype(str)
+    names = list(dict.fromkeys(roi))
+    colours = np.asarray([names.index(r) + 1 for r in roi], dtype=float)
+    ceiling = recording.coord("true_ceiling")
+    return Section(
+        name="brains",
+        title="A virtual brain",
+        summary=f"{len(roi)} units in {len(names)} areas, each with a place on the cortex, a "
+        "tuning and a noise ceiling that are known.",
+        figures=[
+            _picture("Areas", ", ".join(names), cortical_map(recording, colours, "nipy_spectral")),
+            _picture(
+                "Noise ceiling",
+                "Share of the variance of single presentations that is signal.",
+                cortical_map(recording, ceiling, "viridis"),
+            ),
         ],
     )
 
@@ -260,6 +321,8 @@ PARTS: Mapping[str, Callable[[int], Section]] = {
     "sounds": sounds,
     "stories": stories,
     "solids": solids,
+    "rooms": rooms,
+    "brains": brains,
     "miniatures": miniatures,
 }
 
@@ -296,11 +359,48 @@ def flow_colours(flow: np.ndarray) -> np.ndarray:
     return (rgb * 255).astype(np.uint8)
 
 
-def spectrogram(values: np.ndarray) -> np.ndarray:
+def spectrogram(values: Any) -> np.ndarray:
     """Draw a spectrogram (time, band) with time to the right and high bands above."""
+    values = np.asarray(values)
     low, high = np.percentile(values, [2, 99.5])
     scaled = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     return painted(scaled.T[::-1], 1, "viridis").repeat(3, axis=0).repeat(3, axis=1)
+
+
+def cortical_map(recording: Recording, values: np.ndarray, colours: str) -> np.ndarray:
+    """Draw one value a unit on the inflated fsaverage5, both hemispheres from three sides."""
+    import io
+
+    import matplotlib.pyplot as plt
+    from nilearn.datasets import fetch_surf_fsaverage
+    from nilearn.plotting import plot_surf_stat_map
+    from PIL import Image
+
+    surface = fetch_surf_fsaverage("fsaverage5")
+    figure, axes = plt.subplots(2, 3, figsize=(12, 7), subplot_kw={"projection": "3d"})
+    hemisphere, vertex = recording.coord("hemisphere").astype(str), recording.coord("vertex")
+    for row, side in zip(axes, ("left", "right"), strict=True):
+        here = np.char.startswith(np.char.lower(hemisphere), side[0])
+        texture = np.full(10242, np.nan, dtype=np.float32)
+        texture[vertex[here].astype(int) % 10242] = values[here]
+        for axis, view in zip(row, ("lateral", "medial", "ventral"), strict=True):
+            plot_surf_stat_map(
+                surface[f"infl_{side}"],
+                texture,
+                hemi=side,
+                view=view,
+                bg_map=surface[f"sulc_{side}"],
+                axes=axis,
+                cmap=colours,
+                colorbar=False,
+                vmin=0,
+                vmax=float(np.nanmax(values)),
+                symmetric_cbar=False,
+            )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    return np.asarray(Image.open(buffer).convert("RGB"))
 
 
 def _picture(title: str, caption: str, image: np.ndarray) -> Figure:

@@ -74,7 +74,7 @@ def diffusion_quality(
     model: ImageTextModel,
     scenes: Scenes,
     *,
-    guidance: float = 2.0,
+    guidance: float = 3.0,
     steps: int = 20,
 ) -> Mapping[str, float]:
     """Share of 100 decoded images that re-embed nearest to their own condition: ``re_embedded``.
