@@ -3,7 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise, product
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from engramma.errors import ConfigError, DataError
 from engramma.features.audio import LogMel, resample
 from engramma.features.extraction import extract
 from engramma.features.speech import WEIGHTS, Miniature, SpeechLayers, edit_distance
+from engramma.features.word_decoding import WordDecoder
 from engramma.worlds import captions, story_words
 from engramma.worlds.espeak import PROGRAM, espeak
 from engramma.worlds.event_audio import EVENT, PITCHES, PLAIN, ask, make_event_audio
@@ -304,6 +305,23 @@ def test_edit_distance() -> None:
     assert edit_distance("", "abc") == 3 and edit_distance("abc", "abc") == 0
 
 
+def test_word_decoder_finds_the_best_of_all_paths() -> None:
+    said = {"one": "ab", "two": "b", "three": "aa", "four": "bab"}
+    decode = WordDecoder(said, "ab|", "|")
+    rng = np.random.default_rng(0)
+    paths = np.asarray(list(product(range(4), repeat=6)))
+    collapsed = ["".join(" ab|"[k] for k, _ in groupby(path) if k) for path in paths]
+    by_sound = {sound: word for word, sound in said.items()}
+    told = [[by_sound.get(part) for part in text.split("|")] for text in collapsed]
+    allowed = np.asarray([None not in words for words in told])
+    for _ in range(30):
+        scores = 2 * rng.standard_normal((6, 4))
+        total = np.where(allowed, scores[np.arange(6), paths].sum(axis=1), -np.inf)
+        assert decode(scores) == told[total.argmax()]
+    with pytest.raises(ConfigError, match="'one' has the unknown symbol 'c'"):
+        WordDecoder({"one": "abc"}, "ab|", "|")
+
+
 def test_spoken_captions_are_a_world() -> None:
     spoken = make_spoken_captions(0, n=6, n_speakers=3)
     assert list(spoken.stimuli.table["caption"]) == [u.text for u in spoken.utterances]
@@ -318,7 +336,7 @@ def test_shipped_speech_encoder_is_as_good_as_its_card() -> None:
         name.replace(" ", "_"): float(value)
         for name, value in re.findall(r"^\| ([a-z ]+) \| ([\d.]+) \|$", card, re.MULTILINE)
     }
-    found = speech_quality(Miniature(), n=40)
+    found = speech_quality(Miniature(), n=20)
     assert set(found) == set(stated)
     for name, value in found.items():
         assert value > stated[name] - 0.06, name

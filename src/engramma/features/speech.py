@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engramma.errors import ConfigError
 from engramma.features.audio import LogMel, Waveform
 from engramma.features.model import FeatureModel, feature_model, file_fingerprint
 from engramma.features.pooling import Activation, Tokens
+from engramma.features.word_decoding import WordDecoder
 from engramma.nn.blocks import TransformerBlock, sinusoids
 from engramma.nn.hooks import capture
 from engramma.nn.weights import Shipped, load_shipped
@@ -73,9 +73,11 @@ class MiniSpeech(Shipped):
         self.projection = nn.Linear(width, dim, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(float(np.log(1 / 0.07))))
 
-    def convolve(self, mel: Tensor) -> Tensor:
+    def convolve(self, mel: Tensor, lengths: Tensor) -> Tensor:
         """Map spectrograms (n, time, band) to tokens (n, time / 4, width)."""
         x = functional.gelu(self.conv1(mel.transpose(1, 2)))
+        # Beyond its end a sound meets zeros, whatever it is batched with.
+        x = x * (torch.arange(x.shape[2]) < ((lengths + 1) // 2)[:, None])[:, None]
         return functional.gelu(self.conv2(x)).transpose(1, 2)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +96,7 @@ class MiniSpeech(Shipped):
         there : Tensor of bool, shape (n, time / 4)
             Which tokens are real.
         """
-        x = self.convolve(mel)
+        x = self.convolve(mel, lengths)
         there = torch.arange(x.shape[1]) < ((lengths + 3) // 4)[:, None]
         x = x + sinusoids(torch.arange(x.shape[1]), x.shape[-1]).to(x.dtype)
         for block in self.blocks:
@@ -207,6 +209,7 @@ class Miniature:
             found.append([self.network.symbols[i - 1] for i in numbers if i])
         return found
 
+    @torch.inference_mode()
     def transcribe(
         self, sounds: Sequence[Waveform], lexicon: Mapping[str, Sequence[str]]
     ) -> list[list[str]]:
@@ -216,43 +219,22 @@ class Miniature:
         ----------
         sounds : sequence of (samples, rate)
         lexicon : mapping of str to sequence of str
-            The words there are, and their phonemes: the one nearest to what is heard between two
-            marks is taken.
+            The words that may be said, and their phonemes.
 
         Raises
         ------
         ConfigError
-            If the lexicon is empty.
+            If the lexicon is empty, or holds unknown phonemes.
         """
-        if not lexicon:
-            raise ConfigError("the lexicon is empty", mend="name the words that may be said")
-        known = {tuple(said): word for word, said in reversed(list(lexicon.items()))}
-        found: dict[tuple[str, ...], str] = dict(known)
-        texts = []
-        for symbols in self.symbols(sounds):
-            words = []
-            for heard_word in _split(symbols):
-                if heard_word not in found:
-                    nearest = min(known, key=lambda said: edit_distance(said, heard_word))
-                    found[heard_word] = known[nearest]
-                words.append(found[heard_word])
-            texts.append(words)
-        return texts
+        decode = WordDecoder(lexicon, self.network.symbols, BOUNDARY)
+        return [
+            decode(self.network.scores(torch.from_numpy(tokens)).log_softmax(dim=-1).numpy())
+            for tokens in self.tokens(sounds)
+        ]
 
     def identity(self) -> str:
         """Hash of the weights file."""
         return f"mini-speech {file_fingerprint(self.path)}"
-
-
-def _split(symbols: Sequence[str]) -> list[tuple[str, ...]]:
-    """Phonemes of each word."""
-    words: list[list[str]] = [[]]
-    for symbol in symbols:
-        if symbol == BOUNDARY:
-            words.append([])
-        else:
-            words[-1].append(symbol)
-    return [tuple(w) for w in words if w]
 
 
 def edit_distance(one: Sequence[str], other: Sequence[str]) -> int:
@@ -292,7 +274,7 @@ class SpeechLayers(FeatureModel):
             tokens, there = network(mel, lengths)
             found: dict[str, Activation] = {n: Tokens(outputs[m], there) for n, m in inner.items()}
             if "conv" in layers:
-                found["conv"] = Tokens(network.convolve(mel), there)
+                found["conv"] = Tokens(network.convolve(mel, lengths), there)
             if "embedding" in layers:
                 found["embedding"] = network.embed(tokens, there)
         return found

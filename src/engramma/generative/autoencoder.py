@@ -64,6 +64,9 @@ class MiniAutoencoder(Shipped):
     image_size : int
     """
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(
         self,
         *,

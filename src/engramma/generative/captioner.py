@@ -56,11 +56,16 @@ class MiniCaptioner(Shipped):
         Most tokens of a caption.
     condition : int
         Width of the embedding.
+    hidden : int
+        Width of what is understood of it.
     prefix : int
         Tokens it becomes.
     dim, heads, depth : int
         Of the transformer.
     """
+
+    centre: Tensor
+    whitening: Tensor
 
     def __init__(
         self,
@@ -68,7 +73,8 @@ class MiniCaptioner(Shipped):
         words: list[str],
         length: int = 64,
         condition: int = 128,
-        prefix: int = 8,
+        hidden: int = 768,
+        prefix: int = 4,
         dim: int = 160,
         heads: int = 4,
         depth: int = 3,
@@ -79,9 +85,11 @@ class MiniCaptioner(Shipped):
         #: Brings embeddings to mean 0 and unit variance in all directions; see `whiten`.
         self.register_buffer("centre", torch.zeros(condition))
         self.register_buffer("whitening", torch.eye(condition) * condition**0.5)
-        self.prefix = nn.Sequential(
-            nn.Linear(condition, 2 * dim), nn.GELU(), nn.Linear(2 * dim, prefix * dim)
-        )
+        self.understand = nn.Sequential(nn.Linear(condition, hidden), nn.GELU())
+        self.prefix = nn.Linear(hidden, prefix * dim)
+        # What the embedding says is within reach of every word, at every depth: from the prefix
+        # alone, attention learns only late which of its tokens tells of what.
+        self.remind = nn.ModuleList(nn.Linear(hidden, dim) for _ in range(depth))
         self.n_prefix, self.dim = prefix, dim
         self.words = nn.Embedding(len(self.tokenizer), dim)
         nn.init.normal_(self.words.weight, std=0.02)
@@ -101,11 +109,12 @@ class MiniCaptioner(Shipped):
 
     def forward(self, condition: Tensor, tokens: Tensor) -> Tensor:
         """Logits of the next word after each of ``tokens`` (n, token), given embeddings."""
-        prefix = self.prefix((condition - self.centre) @ self.whitening).unflatten(1, (self.n_prefix, self.dim))
+        known = self.understand((condition - self.centre) @ self.whitening)
+        prefix = self.prefix(known).unflatten(1, (self.n_prefix, self.dim))
         x = torch.cat([prefix, self.words(tokens)], dim=1)
         x = x + self.position[: x.shape[1]]
-        for block in self.blocks:
-            x = block(x)
+        for block, remind in zip(self.blocks, self.remind, strict=True):
+            x = block(x + remind(known)[:, None])
         return self.norm(x[:, self.n_prefix :]) @ self.words.weight.T
 
     def loss(self, condition: Tensor, tokens: Tensor) -> Tensor:

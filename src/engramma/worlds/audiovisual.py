@@ -108,8 +108,8 @@ class AudiovisualStream:
                 f"the stream has no stretch from {start:g} to {stop:g} s",
                 mend=f"use 0 <= start < stop <= {self.duration:g}",
             )
-        first, last = (int(np.searchsorted(self.boundaries, t, s)) for t, s in
-                       ((start, "right"), (stop, "left")))  # fmt: skip
+        first = int(np.searchsorted(self.boundaries, start, "right"))
+        last = int(np.searchsorted(self.boundaries, stop, "left"))
         parts = [self.clip(k) for k in range(first, last + 1)]
         begin = float(self.events["onset"].iloc[first])
         frames = np.concatenate([p.frames for p in parts])

@@ -303,7 +303,7 @@ def misdescribe(scene: Description, rng: np.random.Generator) -> Description:
         values = {"colour": list(COLOURS), "category": CATEGORIES, "size": list(_SIZE_WORDS)}[kind]
         now = getattr(things[i], kind)
         new = str(rng.choice([v for v in values if v != now]))
-        things[i] = replace(things[i], **{kind: new})  # type: ignore[arg-type]
+        things[i] = replace(things[i], **{kind: new})
     return replace(scene, things=tuple(things))
 
 

@@ -124,7 +124,7 @@ def draw_scenes(
     objects = layout.objects()
     objects.insert(3, "superordinate", objects["category"].map(SUPERORDINATE))
     objects["visible"] = pictures.visible[objects["scene"], objects["number"]].round(3)
-    descriptions = _descriptions(layout, objects)
+    descriptions = describe(layout)
     table = _table(layout, objects, descriptions)
     if caption:
         texts = [captions(d, rng) for d in descriptions]
@@ -134,9 +134,10 @@ def draw_scenes(
     return Scenes(stimuli, pictures.masks, pictures.depth, objects, descriptions, layout)
 
 
-def _descriptions(layout: Layout, objects: pd.DataFrame) -> list[Description]:
+def describe(layout: Layout) -> list[Description]:
+    """Tell what layouts show, as far as captions can."""
     things: list[list[Thing]] = [[] for _ in range(len(layout))]
-    columns = objects[["scene", "category", "colour", "size"]].itertuples(index=False)
+    columns = layout.objects()[["scene", "category", "colour", "size"]].itertuples(index=False)
     for scene, category, colour, size in columns:
         things[scene].append(Thing(category, colour, size))
     return [

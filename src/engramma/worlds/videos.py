@@ -329,7 +329,7 @@ def _table(layout: Layout, action: np.ndarray, camera: np.ndarray) -> pd.DataFra
     return table
 
 
-def tell(things: Sequence[Mapping[str, Any]], background: str, camera: str) -> str:
+def tell(things: Sequence[Mapping[Any, Any]], background: str, camera: str) -> str:
     """Tell what moves how: "a red cat moves left in a field while the camera pans up".
 
     Parameters

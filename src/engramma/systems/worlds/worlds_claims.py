@@ -13,12 +13,15 @@ from engramma.decoding.regress import FeatureDecoder
 from engramma.decoding.retrieval import similarity
 from engramma.features.contrastive import Miniature
 from engramma.worlds.objects import SUPERORDINATES
+from engramma.worlds.scenes import Scenes
 
 #: Scenes that decoding and encoding models are fitted to, and scenes they are tested on.
 N_TRAIN, N_TEST = 2000, 300
 EARLY = ("V1", "V2", "V3")
 #: Units of each kind whose variance is partitioned, and penalties that are searched.
 N_UNITS, N_SEARCHED = 80, 12
+#: Seeds of the claims that show many scenes.
+SEEDS = 3
 #: Seconds: before the stimulus, and after all areas have begun to respond.
 BEFORE, AFTER = (-0.2, 0.0), (0.15, 0.4)
 
@@ -35,7 +38,9 @@ class Viewed:
         Of the training scenes, then of the test scenes.
     embeddings : ndarray, shape (N_TRAIN + N_TEST, dim)
         Of the miniature image-text model.
-    roi : ndarray of str
+    roi : ndarray of str, shape (unit,)
+    preferring : ndarray of bool, shape (unit,)
+        Whether a unit prefers a class.
     seed : int
     """
 
@@ -48,12 +53,23 @@ class Viewed:
     seed: int
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=SEEDS)
+def pictures(seed: int) -> tuple[Scenes, np.ndarray]:
+    """Draw the scenes, those of the test first, and embed them."""
+    from engramma.worlds.scenes import make_scenes
+
+    scenes = make_scenes(N_TEST + N_TRAIN, rng=np.random.default_rng([seed, 1]), caption=False)
+    return scenes, Miniature().embed_images(scenes.images)
+
+
+@lru_cache(maxsize=SEEDS)
 def view(seed: int, signal: bool = True, ceiling: float = 0.3) -> Viewed:
     """Show 2000 scenes once and 300 others three times to one virtual subject."""
     from engramma.worlds.cohort import cohort
 
+    scenes, embeddings = pictures(seed)
     members = cohort(
+        scenes,
         seed=seed,
         n_subjects=1,
         n_shared=N_TEST,
@@ -64,18 +80,13 @@ def view(seed: int, signal: bool = True, ceiling: float = 0.3) -> Viewed:
     )
     recording = next(iter(members.values()))
     means = recording.mean_over("stimulus")
-    stimuli = recording.stimuli
-    order = {stimulus: row for row, stimulus in enumerate(means.coord("stimulus"))}
-    rows = np.asarray([order[stimulus] for stimulus in stimuli.ids])
-    # The shared scenes come first; they are the test set.
-    rows = np.concatenate([rows[N_TEST:], rows[:N_TEST]])
-    shown = [stimuli.ids[i] for i in (*range(N_TEST, len(rows)), *range(N_TEST))]
-    images = np.asarray(stimuli.select(shown).images)
+    row = {stimulus: i for i, stimulus in enumerate(means.coord("stimulus"))}
+    values = means.values[[row[stimulus] for stimulus in scenes.stimuli.ids]]
     return Viewed(
-        train=means.values[rows[:N_TRAIN]],
-        test=means.values[rows[N_TRAIN:]],
-        images=images,
-        embeddings=Miniature().embed_images(images),
+        train=values[N_TEST:],
+        test=values[:N_TEST],
+        images=np.roll(scenes.images, -N_TEST, axis=0),
+        embeddings=np.roll(embeddings, -N_TEST, axis=0),
         roi=recording.coord("roi").astype(str),
         preferring=recording.coord("preferred").astype(str) != "",
         seed=seed,
@@ -107,10 +118,16 @@ RETRIEVED = Claim(
     source="engramma, world of scenes: neither hopeless ...",
     metric="top-1 among 300",
     prepare=view,
+    seeds=SEEDS,
     system=retrieved,
     baseline=lambda data: retrieved(data, shuffled=True),
     baseline_name="the same decoder fitted to shuffled pairs",
     margin=0.3,
+    tried=(
+        "Top-1 is 0.35 with seeds between 0.32 and 0.38, so that the interval of three seeds "
+        "straddles 0.3. 1200 training scenes gave 0.34 on one seed. The embedding varies along few "
+        "directions (the place of a scene); a model trained for longer is the next step."
+    ),
     control=Control(
         "a subject whose units carry no signal",
         lambda data: retrieved(view(data.seed, signal=False)),
@@ -129,11 +146,16 @@ NOT_TRIVIAL = Claim(
     source="engramma, world of scenes: ... nor trivial",
     metric="top-1 among 300",
     prepare=view,
+    seeds=SEEDS,
     system=retrieved,
     baseline=lambda data: 0.0,
     baseline_name="none: the share itself",
     margin=0.8,
     direction="below",
+    tried=(
+        "The share is 0.35; the control, a subject almost without noise, reaches 0.76, not beyond "
+        "0.8 for sure: it is the number of training scenes that limits it, not the noise alone."
+    ),
     control=Control(
         "a subject almost without noise (ceiling 0.97)",
         lambda data: retrieved(view(data.seed, ceiling=0.97)),
@@ -144,7 +166,7 @@ NOT_TRIVIAL = Claim(
 # -- where ---------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=SEEDS)
 def unique_variance(seed: int) -> dict[str, np.ndarray]:
     """Held-out variance of each unit that one of two feature spaces explains alone.
 
@@ -207,6 +229,7 @@ EARLY_ENERGY = Claim(
     source="engramma, world of scenes; cf. Kay et al. 2008",
     metric="mean unique variance of held-out responses",
     prepare=view,
+    seeds=SEEDS,
     system=lambda data: _mean_unique(data, "energy", early=True),
     baseline=lambda data: _mean_unique(data, "embedding", early=True),
     baseline_name="unique variance of the embedding",
@@ -226,6 +249,7 @@ CATEGORY_EMBEDDING = Claim(
     source="engramma, world of scenes; cf. Wang et al. 2023",
     metric="mean unique variance of held-out responses",
     prepare=view,
+    seeds=SEEDS,
     system=lambda data: _mean_unique(data, "embedding", early=False),
     baseline=lambda data: _mean_unique(data, "energy", early=False),
     baseline_name="unique variance of orientation energy",
@@ -240,7 +264,7 @@ CATEGORY_EMBEDDING = Claim(
 # -- when ----------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def over_time(seed: int, signal: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Balanced accuracy of the superordinate class at each time of an EEG recording."""
     from engramma.data.splits import stimulus_folds
@@ -275,6 +299,7 @@ AFTER_LATENCY = Claim(
     source="engramma, world of scenes; cf. Cichy et al. 2014",
     metric="balanced accuracy, mean over times",
     prepare=lambda seed: seed,
+    seeds=8,
     system=lambda seed: _within(seed, AFTER),
     baseline=lambda seed: _within(seed, BEFORE),
     baseline_name="times before stimulus onset",
@@ -291,6 +316,7 @@ NOT_BEFORE = Claim(
     source="engramma, world of scenes",
     metric="balanced accuracy, mean over times",
     prepare=lambda seed: seed,
+    seeds=8,
     system=lambda seed: _within(seed, BEFORE),
     baseline=lambda seed: 1 / len(SUPERORDINATES),
     baseline_name="chance",
