@@ -1,9 +1,9 @@
 """Train the miniature captioner on embeddings of the miniature image-text model.
 
 Half of a batch are embeddings of images, all of common compositions; half are embeddings of
-captions of scenes that are not drawn, of all compositions (after Nukrai et al. 2022, "Text-only training for
-image captioning using noise-injected CLIP"). Without the latter the captioner learns that some
-categories never have some colours, and does not say what it was never told.
+captions of scenes that are not drawn, of all compositions (after Nukrai et al. 2022, "Text-only
+training for image captioning using noise-injected CLIP"). Without the latter the captioner learns
+that some categories never have some colours, and does not say what it was never told.
 """
 
 from __future__ import annotations
