@@ -232,7 +232,7 @@ class Miniature(LatentDiffusion):
         ConfigError
             If a shape or a number does not fit.
         """
-        condition = np.asarray(condition, dtype=np.float32)
+        condition = np.ascontiguousarray(condition, dtype=np.float32)
         if condition.ndim != 2 or condition.shape[1] != self.condition_dim:
             raise ConfigError(
                 f"{self.name} is conditioned on {self.condition_dim} numbers a picture, not on "
