@@ -195,7 +195,7 @@ def test_the_captioner_writes_the_likeliest_words():
 def test_words_there_and_back():
     tokenizer = WordTokenizer(["a", "red", "cat", ","], 8)
     codes = tokenizer.encode(["A red cat, a zebra", "cat"])
-    assert codes.shape == (2, 7) and codes[1].tolist() == [1, 6, 2, 0, 0, 0, 0]
+    assert codes.shape == (2, 8) and codes[1].tolist() == [1, 6, 2, 0, 0, 0, 0, 0]
     assert tokenizer.decode(codes) == ["a red cat, a", "cat"]
     assert tokenizer.encode(["a " * 20]).shape == (1, 8)
 

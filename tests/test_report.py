@@ -324,6 +324,12 @@ def example_study(seed: int = 0) -> Study:
                     "titles": [*stimuli[:11], NASTY],
                 },
             ),
+            Figure(
+                "picture",
+                "A sheet",
+                "One picture.",
+                {"image": rng.integers(256, size=(24, 32, 3)).astype(np.uint8), "alt": NASTY},
+            ),
         ],
         citations=["kriegeskorte2008rsa", "walther2016"],
     )

@@ -175,7 +175,7 @@ def feature_spaces(stimuli: StimulusSet) -> dict[str, Features]:
     """
     spaces: dict[str, Features] = {}
     for model in available_models(stimuli):
-        if model.usable and model.name not in (*COSTLY, "category"):
+        if model.usable and model.default and model.name not in (*COSTLY, "category"):
             layers = LAYERS.get(model.name)
             spaces |= extract(stimuli, model.name, layers, dimensions=MOST_FEATURES)
     columns = [c for c in stimuli.categorical() if stimuli.table[c].notna().all()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from engramma.data.recording import Recording
 from engramma.data.stimuli import StimulusSet
 from engramma.errors import ConfigError
+from engramma.registry import worlds
 from engramma.worlds.area_courses import (
     Populations,
     Stages,
@@ -94,7 +96,8 @@ def flat_options(world: str, options: Mapping[str, Any], *kinds: type) -> list[A
     known = sorted(set().union(*names) - {"stages", "disturbances"})
     for name in options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=2)
+            own = inspect.signature(worlds.get(world)).parameters
+            close = difflib.get_close_matches(name, [*own, *known], n=2)
             hint = f"did you mean {' or '.join(close)}? " if close else ""
             raise ConfigError(
                 f"the world {world!r} has no option {name!r}",
