@@ -29,6 +29,6 @@ def write_card(
         f"- Recipe: {recipe}.\n"
         f"- Held out: {held_out}.\n\n"
         f"| measured on what was held out, after rounding | |\n|---|---|\n{rows}\n\n"
-        "It knows the generated world and nothing else: use a real model on photographs.\n"
+        "It knows the generated world and nothing else: use a real model on real data.\n"
     )
     print({name: round(value, 4) for name, value in quality.items()}, flush=True)

@@ -102,9 +102,7 @@ def arguments(description: str | None, steps: int) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/miniatures"))
     parser.add_argument("--scenes", type=int, default=16 * SHARD, help="scenes to train on")
     parser.add_argument("--steps", type=int, default=steps, help="batches to train on")
-    options = parser.parse_args()
-    torch.set_num_threads(max(1, torch.get_num_threads()))
-    return options
+    return parser.parse_args()
 
 
 def fit(

@@ -84,6 +84,18 @@ def test_captions_of_embeddings_are_right(new_scenes):
     assert wrong["category"] < 0.2 and wrong["colour"] < 0.4
 
 
+@pytest.mark.xfail(strict=True, reason="new pairs of category and colour are ruled out")
+def test_captions_say_what_was_wanted(new_scenes):
+    quality = captioner_quality(captioner.Miniature(), contrastive.Miniature(), new_scenes)
+    assert quality["attributes"] >= 0.8
+    assert quality["relation"] >= 0.8
+
+
+@pytest.mark.xfail(strict=True, reason="0.77: too few captions with a mistake in training")
+def test_right_captions_are_preferred_as_wanted(new_scenes):
+    assert image_text_quality(contrastive.Miniature(), new_scenes)["right_caption"] >= 0.8
+
+
 def test_features_of_the_miniatures_can_be_extracted(new_scenes):
     some = new_scenes.stimuli.select(new_scenes.stimuli.ids[:6])
     features = extract(some, "mini-clip", cache=False)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import cross_val_score
 
-from engramma.worlds.backgrounds import BACKGROUNDS, INDOORS, crops, depth, paint, pink_noise
+from engramma.worlds.backgrounds import BACKGROUNDS, INDOORS, depth, paint, pink_noise, windows
 from engramma.worlds.canvas import Canvas
 from engramma.worlds.objects import CATEGORIES, SUPERORDINATE, SUPERORDINATES, draw
 
@@ -95,7 +95,7 @@ def test_a_shift_is_a_crop(kind):
     """The camera moves by 8 pixels of 64 right, and 5 down; texture moves with it."""
     rng = np.random.default_rng(1)
     shape = rng.uniform(-1, 1, (6, 4)).astype(np.float32)
-    texture = crops(pink_noise(128, rng), 6, 96, rng)
+    texture = windows(pink_noise(128, rng), rng.integers(128, size=(6, 2)), 96)
     here = texture[:, :64, :64]
     there = texture[:, 5:69, 8:72]
     still = paint(kind, here, shape)

@@ -172,6 +172,19 @@ def test_shipped_encoder_is_as_good_as_its_card_says() -> None:
     assert quality["action"] > 0.3 and quality["camera"] > 0.3
 
 
+@pytest.mark.xfail(strict=True, reason="trained too briefly; rules out new pairs; see the card")
+def test_encoder_tells_actions_and_categories_as_wanted() -> None:
+    held_out = make_videos(
+        130,
+        rng=np.random.default_rng(3),
+        frames=8,
+        compositions="held out",
+        object_counts=(1.0,),
+    )
+    quality = video_quality(Miniature(), held_out)
+    assert quality["action"] > 0.7 and quality["category"] > 0.5
+
+
 def test_encoder_reads_the_order_of_frames_and_checks_its_input(videos: Videos) -> None:
     model = Miniature()
     few = videos.frames[:3]

@@ -106,12 +106,11 @@ def pink_noise(size: int, rng: np.random.Generator) -> np.ndarray:
     return (noise / noise.std()).astype(np.float32)
 
 
-def crops(texture: np.ndarray, n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut ``n`` random windows of a periodic texture."""
+def windows(texture: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:
+    """Cut windows of a periodic texture whose upper left corners are given (row, column)."""
     period = len(texture)
-    start = rng.integers(period, size=(n, 2))
-    rows = (start[:, :1] + np.arange(size)) % period
-    columns = (start[:, 1:] + np.arange(size)) % period
+    rows = (corner[:, :1] + np.arange(size)) % period
+    columns = (corner[:, 1:] + np.arange(size)) % period
     return texture[rows[:, :, None], columns[:, None, :]]
 
 

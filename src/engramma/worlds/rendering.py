@@ -9,7 +9,7 @@ import numpy as np
 
 from engramma.progress import track
 from engramma.worlds import backgrounds
-from engramma.worlds.backgrounds import BACKGROUNDS, paint, pink_noise
+from engramma.worlds.backgrounds import BACKGROUNDS, paint, pink_noise, windows
 from engramma.worlds.layouts import MOST_OBJECTS, Layout
 from engramma.worlds.objects import CATEGORIES, Canvas, draw
 
@@ -68,7 +68,7 @@ def render(
         _render(
             layout[block],
             Pictures(*(part[block] for part in pictures)),
-            grain * _windows(noise, corner, size),
+            grain * windows(noise, corner, size),
         )
     return pictures
 
@@ -78,13 +78,13 @@ def _render(layout: Layout, pictures: Pictures, grain: np.ndarray) -> None:
     image = np.empty((3, n, size, size), dtype=np.float32)
     texture = _texture(4 * size)
     moved = layout.texture + np.rint(layout.shift[:, ::-1] * size).astype(int)
-    windows = _windows(texture, moved, size)
+    patches = windows(texture, moved, size)
     still = not layout.shift.any()
     for code, kind in enumerate(BACKGROUNDS):
         rows = np.flatnonzero(layout.background == code)
         if len(rows):
             form, shift = layout.background_shape[rows], None if still else layout.shift[rows]
-            image[:, rows] = paint(kind, windows[rows], form, shift)
+            image[:, rows] = paint(kind, patches[rows], form, shift)
             pictures.depth[rows] = backgrounds.depth(kind, size, form, shift)
     whole = np.zeros((n, MOST_OBJECTS))
     # The nearest are drawn last, over what they hide.
@@ -113,14 +113,6 @@ def _render(layout: Layout, pictures: Pictures, grain: np.ndarray) -> None:
 def _texture(size: int) -> np.ndarray:
     """One natural texture for all scenes, which look at it through different windows."""
     return pink_noise(size, np.random.default_rng(4))
-
-
-def _windows(texture: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:
-    """Windows of a periodic texture whose upper left corners are given (row, column)."""
-    period = len(texture)
-    rows = (corner[:, :1] + np.arange(size)) % period
-    columns = (corner[:, 1:] + np.arange(size)) % period
-    return texture[rows[:, :, None], columns[:, None, :]]
 
 
 def _place(
