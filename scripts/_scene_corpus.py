@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from engramma.nn.seed import seeded
 from engramma.nn.train import train
 from engramma.progress import track
 from engramma.worlds.captions import Description, Thing, captions, misdescribe
@@ -150,20 +151,20 @@ def fit(
             f"{description}: {epoch + 1}/{epochs}, loss {value:.4f}, {minutes:.1f} min", flush=True
         )
 
-    torch.manual_seed(0)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    train(
-        both,
-        step,
-        batches,
-        epochs=epochs,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        clip=1.0,
-        checkpoint=checkpoint,
-        description=description,
-        after_epoch=tell,
-    )
+    with seeded(0):
+        train(
+            both,
+            step,
+            batches,
+            epochs=epochs,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            clip=1.0,
+            checkpoint=checkpoint,
+            description=description,
+            after_epoch=tell,
+        )
     return both.result().eval()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from _model_card import write_card
 from _scene_corpus import arguments, corpus, fit, held_out
 
 from engramma.generative.autoencoder import WEIGHTS, Miniature, MiniAutoencoder
 from engramma.nn.blocks import image_batch
+from engramma.nn.seed import seeded
 from engramma.nn.weights import in_batches, load_shipped
 from engramma.worlds.miniatures import autoencoder_quality
 
@@ -20,8 +20,8 @@ BATCH = 64
 def main() -> None:
     options = arguments(__doc__, steps=2200)
     data = corpus(options.work / "scenes", options.scenes)
-    torch.manual_seed(0)
-    model = MiniAutoencoder()
+    with seeded(0):
+        model = MiniAutoencoder()
 
     def batch(rng: np.random.Generator) -> Any:
         return image_batch(data.images[rng.integers(len(data.images), size=BATCH)])

@@ -17,6 +17,7 @@ from _scene_corpus import arguments, corpus, fit, held_out
 
 from engramma.features import contrastive
 from engramma.generative.captioner import WEIGHTS, Miniature, MiniCaptioner
+from engramma.nn.seed import seeded
 from engramma.nn.weights import load_shipped
 from engramma.worlds.captions import Description, captions, vocabulary
 from engramma.worlds.layouts import draw_layouts
@@ -36,8 +37,8 @@ def main() -> None:
     if not kept.exists():
         torch.save(torch.from_numpy(clip.embed_images(data.images)), kept)
     embeddings = torch.load(kept, weights_only=True)
-    torch.manual_seed(0)
-    model = MiniCaptioner(words=vocabulary(), condition=clip.dim)
+    with seeded(0):
+        model = MiniCaptioner(words=vocabulary(), condition=clip.dim)
     model.whiten(embeddings)
 
     told = told_scenes()

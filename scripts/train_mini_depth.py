@@ -11,6 +11,7 @@ from _scene_corpus import arguments, corpus, fit, held_out
 
 from engramma.features.depth import WEIGHTS, Miniature, MiniDepth
 from engramma.nn.blocks import image_batch
+from engramma.nn.seed import seeded
 from engramma.nn.weights import load_shipped
 from engramma.worlds.miniatures import depth_quality
 
@@ -20,8 +21,8 @@ BATCH = 64
 def main() -> None:
     options = arguments(__doc__, steps=800)
     data = corpus(options.work / "scenes", options.scenes)
-    torch.manual_seed(0)
-    model = MiniDepth()
+    with seeded(0):
+        model = MiniDepth()
 
     def batch(rng: np.random.Generator) -> Any:
         rows = rng.integers(len(data.images), size=BATCH)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from engramma.features import contrastive
 from engramma.generative import autoencoder
 from engramma.generative.diffusion import WEIGHTS, Miniature, MiniDiffusion
+from engramma.nn.seed import seeded
 from engramma.nn.weights import load_shipped
 from engramma.worlds.miniatures import diffusion_quality
 
@@ -34,8 +35,8 @@ def main() -> None:
         torch.save([torch.from_numpy(coder.encode(data.images)),
                     torch.from_numpy(clip.embed_images(data.images))], kept)  # fmt: skip
     latents, embeddings = torch.load(kept, weights_only=True)
-    torch.manual_seed(0)
-    model = MiniDiffusion(condition=clip.dim)
+    with seeded(0):
+        model = MiniDiffusion(condition=clip.dim)
 
     def batch(rng: np.random.Generator) -> Any:
         rows = torch.from_numpy(rng.integers(len(latents), size=BATCH))

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from engramma.features.contrastive import WEIGHTS, Miniature, MiniImageText
 from engramma.nn.blocks import image_batch
+from engramma.nn.seed import seeded
 from engramma.nn.weights import load_shipped
 from engramma.worlds.captions import vocabulary
 from engramma.worlds.miniatures import image_text_quality
@@ -29,8 +30,8 @@ BATCH, MISTAKEN = 160, 80
 def main() -> None:
     options = arguments(__doc__, steps=1400)
     data = corpus(options.work / "scenes", options.scenes)
-    torch.manual_seed(0)
-    model = MiniImageText(words=vocabulary())
+    with seeded(0):
+        model = MiniImageText(words=vocabulary())
 
     def batch(rng: np.random.Generator) -> Any:
         rows = rng.choice(len(data.images), BATCH, replace=False)

@@ -13,6 +13,7 @@ from _scene_corpus import fit
 
 from engramma.features.audio import LogMel
 from engramma.features.speech import BOUNDARY, WEIGHTS, Miniature, MiniSpeech, heard
+from engramma.nn.seed import seeded
 from engramma.nn.weights import load_shipped
 from engramma.progress import track
 from engramma.worlds import captions, story_words
@@ -106,8 +107,8 @@ def main() -> None:
     pairs = list(zip(said[::2], said[1::2], strict=True))
     # Batches are of sentences of about the same length.
     pairs.sort(key=lambda pair: len(pair[0][1]) + len(pair[1][1]))
-    torch.manual_seed(0)
-    model = MiniSpeech(symbols=[*PHONEMES, BOUNDARY])
+    with seeded(0):
+        model = MiniSpeech(symbols=[*PHONEMES, BOUNDARY])
     targets = [model.encode(symbols(pair[0][0])) for pair in pairs]
 
     def batch(rng: np.random.Generator) -> Any:

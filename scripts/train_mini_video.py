@@ -11,6 +11,7 @@ from _model_card import write_card
 from _scene_corpus import arguments, fit
 
 from engramma.features.video import WEIGHTS, Miniature, MiniVideo, clip_batch
+from engramma.nn.seed import seeded
 from engramma.nn.weights import load_shipped
 from engramma.progress import track
 from engramma.worlds.backgrounds import BACKGROUNDS
@@ -72,8 +73,8 @@ def _renamed(answers: list[str], words: dict[str, str], swap: bool) -> np.ndarra
 def main() -> None:
     options = arguments(__doc__, steps=800)
     frames, answers = corpus(options.work / "videos")
-    torch.manual_seed(0)
-    model = MiniVideo(names=NAMES, frames=FRAMES)
+    with seeded(0):
+        model = MiniVideo(names=NAMES, frames=FRAMES)
     renamed = {
         question: (
             _renamed(NAMES[question], MIRROR, swap=False),
