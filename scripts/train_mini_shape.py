@@ -10,6 +10,7 @@ from _model_card import write_card
 from _scene_corpus import arguments, fit
 
 from engramma.generative.shapes import WEIGHTS, Miniature, MiniShape
+from engramma.nn.seed import seeded
 from engramma.nn.weights import in_batches, load_shipped
 from engramma.progress import track
 from engramma.worlds.solid_quality import shape_quality
@@ -31,9 +32,10 @@ def corpus(path: Path) -> np.ndarray:
 def main() -> None:
     options = arguments(__doc__, steps=1100)
     grids = torch.from_numpy(corpus(options.work / "solids.npy"))
-    torch.manual_seed(0)
+    with seeded(0):
+        network = MiniShape()
     model = fit(
-        MiniShape(),
+        network,
         lambda rng: grids[rng.integers(len(grids), size=BATCH)] / 8,
         lambda network, batch: network.loss(batch),
         steps=options.steps,
