@@ -16,6 +16,7 @@ _PUBLIC = {
     "Recording": "engramma.data.recording",
     "StimulusSet": "engramma.data.stimuli",
     "open_recording": "engramma.data.store",
+    "probe": "engramma.bench.probes",
     "read": "engramma.data.read",
     "run_system": "engramma.bench.runs",
     "verify": "engramma.bench.claims",

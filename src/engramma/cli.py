@@ -1,4 +1,4 @@
-"""The command line: study, run, verify, bench, systems, show and data.
+"""The command line: study, run, verify, bench, probe, serve, systems, show and data.
 
 Rooms are imported inside the commands, so that ``engramma --help`` answers at once.
 """
@@ -422,6 +422,80 @@ def gallery(
     with working(jobs):
         page = write_gallery(out, seed, part)
     typer.echo(f"wrote {page}")
+
+
+@app.command()
+def probe(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder of a Hugging Face causal language model, GGUF file, 'smollm2', or a model "
+            "trained here; without one, all examinations are listed."
+        ),
+    ] = None,
+    wanted: Annotated[
+        str | None, typer.Option("--for", help="Systems to ask, separated by commas.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder (engramma-probe/NAME).")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer prompts, wider intervals.")] = False,
+    seed: Seed = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Examine everything again.")] = False,
+    jobs: Jobs = 0,
+    as_json: Json = False,
+) -> None:
+    """Find out what a language model remembers and computes, and where; with an HTML report.
+
+    An interrupted probe resumes when the same command is given again.
+    """
+    from engramma.bench import probes
+    from engramma.report.probe import numbers, show, write_probe
+
+    if model is None:
+        cards = probes.examiners().values()
+        table("system", "question", rows=[(c.slug, c.title) for c in cards])
+        return
+    only = [name.strip() for name in (wanted or "").split(",") if name.strip()]
+    folder = out or Path("engramma-probe") / (Path(model).resolve().name or "model")
+    with working(jobs, progress=not as_json):
+        probed = probes.probe(model, only, out=folder, seed=seed, quick=quick, fresh=fresh)
+        page = write_probe(probed, folder)
+    if as_json:
+        print_json(numbers(probed))
+        return
+    table(
+        "system",
+        "finding",
+        "value [95 %]",
+        "unit",
+        "without it",
+        "random choice",
+        rows=[
+            (r.system, f.name, show(f.value), f.unit, show(f.caused), show(f.control))
+            for r in probed.results
+            for f in r.examination.findings
+        ],
+    )
+    for result in probed.results:
+        if result.problem:
+            typer.echo(f"{result.system}: {result.problem}")
+    seconds = sum(r.seconds for r in probed.results)
+    typer.echo(f"Report: {page}   ({seconds:.0f} s)")
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a causal language model, GGUF file, or 'smollm2'.")
+    ] = "smollm2",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
+    jobs: Jobs = 0,
+) -> None:
+    """Serve a local language model to programs that speak the OpenAI protocol."""
+    from engramma.agents.server import serve as run_server
+
+    with working(jobs):
+        run_server(model, host=host, port=port)
 
 
 @app.command()

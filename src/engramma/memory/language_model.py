@@ -29,6 +29,7 @@ from engramma.nn.weights import read_weights, save_weights
 
 #: Where the weights of the miniatures that come with engramma lie.
 WEIGHTS = Path(__file__).parents[1] / "systems" / "sequence" / "weights"
+PROBING_WEIGHTS = Path(__file__).parents[1] / "systems" / "probing" / "weights"
 #: Raised whenever the conversion of GGUF files changes, so that old copies are not used.
 CONVERSION = 1
 _MANIFEST = "engramma.json"
@@ -131,8 +132,9 @@ def load_language_model(source: str | Path) -> tuple[Any, Any]:
         return _folder(path)
     if path.is_file() and path.suffix == ".gguf":
         return _gguf(path)
-    if (WEIGHTS / f"{source}.safetensors").is_file():
-        return load_miniature(WEIGHTS / f"{source}.safetensors"), None
+    for folder in (WEIGHTS, PROBING_WEIGHTS):
+        if (folder / f"{source}.safetensors").is_file():
+            return load_miniature(folder / f"{source}.safetensors"), None
     shipped = ", ".join(["smollm2", *miniatures()])
     raise ConfigError(
         f"there is no language model {str(source)!r}",
@@ -232,7 +234,7 @@ def _plain(model: Any) -> Any:
 def miniatures() -> list[str]:
     """Names of the language models that come with engramma."""
     found = []
-    for path in sorted(WEIGHTS.glob("*.safetensors")):
+    for path in sorted([*WEIGHTS.glob("*.safetensors"), *PROBING_WEIGHTS.glob("*.safetensors")]):
         with suppress(DataError):  # a damaged one is told of where it is asked for
             if "config" in read_weights(path)[1]:
                 found.append(path.stem)

@@ -1,0 +1,1 @@
+"""Language models as text in, text out: endpoints, transcripts, and what runs several of them."""

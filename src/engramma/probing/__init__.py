@@ -1,0 +1,1 @@
+"""Inside language models: reading, patching and removing what they compute."""

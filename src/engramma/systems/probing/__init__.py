@@ -1,0 +1,1 @@
+"""What language models encode, remember and compute; evaluators and orchestrations of them."""
