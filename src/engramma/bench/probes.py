@@ -240,7 +240,8 @@ def _estimated(item: Mapping[str, Any]) -> dict[str, Any]:
 def _estimate(value: Mapping[str, Any] | None) -> Estimate | None:
     if value is None:
         return None
-    return Estimate(*(np.nan if value[n] is None else value[n] for n in ("value", "low", "high")))
+    low, high = (np.nan if value[n] is None else value[n] for n in ("low", "high"))
+    return Estimate(np.nan if value["value"] is None else value["value"], low, high)
 
 
 def _values(kind: str, values: Any) -> Any:
