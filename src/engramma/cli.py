@@ -489,13 +489,14 @@ def serve(
     ] = "smollm2",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
+    key: Annotated[str | None, typer.Option(help="Key that callers must give.")] = None,
     jobs: Jobs = 0,
 ) -> None:
     """Serve a local language model to programs that speak the OpenAI protocol."""
     from engramma.agents.server import serve as run_server
 
     with working(jobs):
-        run_server(model, host=host, port=port)
+        run_server(model, host=host, port=port, key=key)
 
 
 @app.command()
