@@ -1,0 +1,219 @@
+"""What Shen et al. claim of formats and positions, on small models trained when it is checked.
+
+Runs are shared by the claims of a process. All accuracies are exact matches of free decoding on
+pairs that were kept from training.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from engramma.contracts import Claim, Control
+
+PAPER = "Shen, Bubeck, Eldan, Lee, Li & Zhang 2023, arXiv:2311.14737"
+#: Options of `Format` for products of 1-digit and up to 4-digit numbers.
+PRODUCTS: dict[str, dict[str, bool]] = {
+    "plain": {},
+    "padded": {"padded": True},
+    "padded, answer reversed": {"padded": True, "reversed_answer": True},
+    "numbers reversed": {"reversed_numbers": True},
+}
+#: And for sums of up to 3-digit numbers.
+SUMS: dict[str, dict[str, Any]] = {
+    "basic": {},
+    "spaces": {"space": 0.3},
+    "spaces and scratchpad": {"space": 0.3, "scratchpad": True},
+}
+LONGEST, TESTED, STEPS = 4, 200, 1000
+
+
+@lru_cache
+def products(seed: int, name: str) -> Any:
+    """Train on products in one format."""
+    from engramma.probing.arithmetic import Format
+    from engramma.systems.probing.positional_arithmetic import PositionalArithmetic
+
+    learner = PositionalArithmetic(Format("*", (1, LONGEST), **PRODUCTS[name]), seed=seed)
+    learner.train(STEPS)
+    return learner
+
+
+@lru_cache
+def multiplied(seed: int, name: str) -> float:
+    """Accuracy on products of 1-digit and 4-digit numbers."""
+    return float(products(seed, name).accuracy_by_length([(1, LONGEST)], TESTED)[1, LONGEST])
+
+
+@lru_cache
+def sums(seed: int, name: str) -> Any:
+    """Train on sums of up to 3 digits in one format."""
+    import dataclasses
+
+    from engramma.probing.arithmetic import Format
+    from engramma.systems.probing.positional_arithmetic import PositionalArithmetic
+
+    short = Format("+", (3, 3), **SUMS[name])
+    learner = PositionalArithmetic(short, rows=32, rate=2e-3, seed=seed)
+    learner.train(STEPS)
+    learner.format = dataclasses.replace(short, digits=(4, 4))  # to be asked for longer ones
+    return learner
+
+
+@lru_cache
+def added(seed: int, name: str, digits: int) -> float:
+    """Accuracy on sums of two numbers of so many digits; 3 were trained."""
+    return float(sums(seed, name).accuracy_by_length([(digits, digits)], 100)[digits, digits])
+
+
+@lru_cache
+def speaker(seed: int, positions: str) -> Any:
+    """Train on sums of up to 3 digits, half of them within sentences."""
+    from engramma.probing.arithmetic import TEMPLATES, Format
+    from engramma.systems.probing.positional_arithmetic import PositionalArithmetic
+
+    build: Any = PositionalArithmetic  # positions are a plain string here
+    learner = build(
+        Format("+", (3, 3)), positions, templates=TEMPLATES, rows=32, rate=2e-3, seed=seed
+    )
+    learner.train(STEPS)
+    return learner
+
+
+def spoken(seed: int, positions: str, unseen: bool = True) -> float:
+    """Accuracy on 2-digit sums in sentences of a kind that was, or was not, trained on."""
+    from engramma.probing.arithmetic import TEMPLATES, UNSEEN_TEMPLATES
+
+    templates = UNSEEN_TEMPLATES if unseen else TEMPLATES
+    return float(speaker(seed, positions).accuracy_in_text(templates, 2))
+
+
+def without_neighbours(seed: int) -> float:
+    """Lead of tags over absolute positions where the neighbour's tag is an unrelated one."""
+    import torch
+
+    network = speaker(seed, "tags").network
+    drawn = type(network).tags
+
+    def unrelated(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        own, _ = drawn(network, rows, length)
+        return own, drawn(network, rows, length)[0]
+
+    network.tags = unrelated
+    try:
+        return spoken(seed, "tags") - spoken(seed, "absolute")
+    finally:
+        del network.tags
+
+
+def adds(seed: int) -> tuple[bool, str]:
+    """Whether the scratchpad was learned at the lengths that were trained."""
+    share = added(seed, "spaces and scratchpad", 3)
+    return share > 0.5, f"{share:.2f} of the 3-digit sums are right, which were trained"
+
+
+def speaks(seed: int) -> tuple[bool, str]:
+    """Whether any of the two can add in the sentences that were trained."""
+    shares = [spoken(seed, positions, unseen=False) for positions in ("tags", "absolute")]
+    return max(shares) > 0.5, f"in sentences that were trained {max(shares):.2f} are right"
+
+
+BOTH = "padded, answer reversed"
+SCRATCHPAD = "spaces and scratchpad"
+
+CLAIMS = (
+    Claim(
+        name="format-teaches-products",
+        sentence="With padding and the answer's last digit first, after 1000 steps at least 25 "
+        "points more of the 1-digit by 4-digit products are right than in the plain format",
+        source=f"{PAPER}, section 2 (multiplication)",
+        metric="exact match, free decoding, pairs never trained on",
+        prepare=lambda seed: seed,
+        system=lambda seed: multiplied(seed, BOTH),
+        baseline=lambda seed: multiplied(seed, "plain"),
+        baseline_name="the plain format",
+        margin=0.25,
+        control=Control(
+            "factors reversed and the product not",
+            lambda seed: multiplied(seed, "numbers reversed") - multiplied(seed, "plain"),
+        ),
+        seeds=3,
+    ),
+    Claim(
+        name="products-are-nearly-perfect",
+        sentence="At most 10 % of them are wrong",
+        source=f"{PAPER}, section 2 (multiplication)",
+        metric="share of wrong answers, free decoding, pairs never trained on",
+        prepare=lambda seed: seed,
+        system=lambda seed: 1 - multiplied(seed, BOTH),
+        baseline=lambda seed: 0.0,
+        baseline_name="no error",
+        margin=0.1,
+        direction="below",
+        control=Control("the plain format", lambda seed: 1 - multiplied(seed, "plain")),
+        seeds=3,
+    ),
+    Claim(
+        name="padding-alone-is-not-enough",
+        sentence="Reversing the padded answer adds at least 5 points to padding alone",
+        source=f"{PAPER}, section 2 (multiplication)",
+        metric="exact match, free decoding, pairs never trained on",
+        prepare=lambda seed: seed,
+        system=lambda seed: multiplied(seed, BOTH),
+        baseline=lambda seed: multiplied(seed, "padded"),
+        baseline_name="padding alone",
+        margin=0.05,
+        control=Control(
+            "factors reversed and the product not, unpadded",
+            lambda seed: multiplied(seed, "numbers reversed") - multiplied(seed, "padded"),
+        ),
+        seeds=3,
+    ),
+    Claim(
+        name="basic-sums-do-not-extrapolate",
+        sentence="In the basic format, of sums one digit longer than trained at most 5 % are right",
+        source=f"{PAPER}, section 3 (length extrapolation); 3 digits trained instead of 5",
+        metric="exact match, free decoding",
+        prepare=lambda seed: seed,
+        system=lambda seed: added(seed, "basic", 4),
+        baseline=lambda seed: 0.0,
+        baseline_name="none right",
+        margin=0.05,
+        direction="below",
+        control=Control("sums as long as trained", lambda seed: added(seed, "basic", 3)),
+        seeds=3,
+    ),
+    Claim(
+        name="scratchpad-extrapolates",
+        sentence="With spaces at random places and the recursive scratchpad at least 20 points "
+        "more of them are right",
+        source=f"{PAPER}, section 3 (length extrapolation); 3 digits trained instead of 5",
+        metric="exact match, free decoding",
+        prepare=lambda seed: seed,
+        system=lambda seed: added(seed, SCRATCHPAD, 4),
+        baseline=lambda seed: added(seed, "basic", 4),
+        baseline_name="the basic format",
+        margin=0.2,
+        control=Control(
+            "spaces without scratchpad",
+            lambda seed: added(seed, "spaces", 4) - added(seed, "basic", 4),
+        ),
+        presupposes=adds,
+        seeds=3,
+    ),
+    Claim(
+        name="tags-carry-sums-into-sentences",
+        sentence="In sentences of a new kind more 2-digit sums are right with random tags than "
+        "with absolute positions",
+        source=f"{PAPER}, section 4 (addition in natural language)",
+        metric="exact match, free decoding",
+        prepare=lambda seed: seed,
+        system=lambda seed: spoken(seed, "tags"),
+        baseline=lambda seed: spoken(seed, "absolute"),
+        baseline_name="learned absolute positions",
+        margin=0.0,
+        control=Control("the neighbour's tag is an unrelated one", without_neighbours),
+        presupposes=speaks,
+        seeds=3,
+    ),
+)
