@@ -91,7 +91,10 @@ def test_the_page_says_what_was_found_and_what_was_not(model, tmp_path):
     assert "0.4 [0.3, 0.5]" in page and "-0.5 [-0.6, -0.4]" in page
     assert "&lt;b&gt;dog" in page and "<b>dog" not in page
     study = as_study(probed)
-    assert "of 1 with a causal check, 1 have an effect" in study.sections[0].summary
+    assert (
+        "of 1 with a causal check, 1 have an effect that is clearly apart"
+        in study.sections[0].summary
+    )
     written = json.loads((tmp_path / "probe.json").read_text())
     assert written["systems"]["counts"]["findings"][0]["value"]["low"] == 0.3
     assert written["systems"]["absent"]["absent"] is True

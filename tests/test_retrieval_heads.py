@@ -18,11 +18,11 @@ from engramma.probing.needles import (
     needle_prompts,
     read_haystack,
     read_needles,
-    rouge_1_recall,
     stream_needles,
     words,
 )
 from engramma.probing.places import Place
+from engramma.probing.rouge import rouge_1_recall
 from engramma.systems.probing.retrieval_heads import RetrievalHeads, copied
 
 SIZE, BOOST = 16, 40.0

@@ -467,8 +467,8 @@ def probe(
         "finding",
         "value [95 %]",
         "unit",
-        "without it",
-        "random choice",
+        "effect of a change",
+        "control",
         rows=[
             (r.system, f.name, show(f.value), f.unit, show(f.caused), show(f.control))
             for r in probed.results

@@ -14,7 +14,7 @@ from engramma.probing.model import LanguageModel
 
 @dataclass(frozen=True)
 class Finding:
-    """One number about a model, and what happens to it when its supposed cause is removed.
+    """One number about a model, and what becomes of it when its supposed cause is changed.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class Finding:
     chance : float, optional
         What a model that has none of it would give.
     caused : Estimate, optional
-        Change of the behaviour when what was located is removed or clamped.
+        Effect on the behaviour when what was located is removed, clamped or exchanged.
     control : Estimate, optional
-        The same for as many randomly chosen, matched places.
+        The same for as many randomly chosen, matched places, or what ``intervention`` names.
     intervention : str
         What was done: "output of the 10 best heads set to zero".
     """

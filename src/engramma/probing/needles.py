@@ -7,7 +7,6 @@ long whatever the depth, and can be answered as one batch.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import eq
@@ -271,20 +270,6 @@ def words(text: str) -> tuple[str, ...]:
     """Words of a text in lower case, without punctuation."""
     stripped = (word.strip(".,;:!?\"'()").lower() for word in text.split())
     return tuple(word for word in stripped if word)
-
-
-def rouge_1_recall(reference: Sequence[Hashable], found: Sequence[Hashable]) -> float:
-    """Share of the reference's words that are found, each as often as it is there (Lin 2004).
-
-    Raises
-    ------
-    DataError
-        If the reference is empty.
-    """
-    if not reference:
-        raise DataError("recall of an empty answer is not defined", where="reference")
-    shared = Counter(reference) & Counter(found)
-    return sum(shared.values()) / len(reference)
 
 
 def _frame(model: LanguageModel) -> tuple[list[int], str]:

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from engramma.errors import DataError
+
 
 @dataclass(frozen=True)
 class Rouge:
@@ -30,6 +32,20 @@ def rouge(text: Sequence[Hashable], reference: Sequence[Hashable]) -> Rouge:
         _overlap(text, reference, 2),
         _f1(common, len(text), len(reference)),
     )
+
+
+def rouge_1_recall(reference: Sequence[Hashable], found: Sequence[Hashable]) -> float:
+    """Share of the reference's words that are found, each as often as it is there (Lin 2004).
+
+    Raises
+    ------
+    DataError
+        If the reference is empty.
+    """
+    if not reference:
+        raise DataError("recall of an empty answer is not defined", where="reference")
+    shared = Counter(reference) & Counter(found)
+    return sum(shared.values()) / len(reference)
 
 
 def longest_common_subsequence(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:

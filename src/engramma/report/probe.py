@@ -78,26 +78,30 @@ def _overview(results: Sequence[Examined]) -> Section:
             "" if f.chance is None else f"{f.chance:.3g}",
             show(f.caused),
             show(f.control),
+            f.intervention,
         ]
         for r in results
         for f in r.examination.findings
     ]
-    columns = ["system", "finding", "value [95 %]", "unit", "chance", "without it", "random choice"]
+    columns = [
+        *("system", "finding", "value [95 %]", "unit", "chance"),
+        *("effect of a change", "control", "what was changed"),
+    ]
     checked = [f for r in results for f in r.examination.findings if f.caused and f.control]
     causal = sum(_apart(f) for f in checked)
     return Section(
         name="overview",
         title="All findings",
         summary=f"{len(rows)} findings of {len(results)} systems; of {len(checked)} with a causal "
-        f"check, {causal} have an effect beyond that of a random, matched choice.",
+        f"check, {causal} have an effect that is clearly apart from its control.",
         tables=[
             Table(
                 "Findings",
                 columns,
                 rows,
-                "'Without it' is the change of the behaviour when what was located is removed or "
-                "clamped, 'random choice' that of as many other heads or neurons of the same "
-                "layers.",
+                "What was located is removed, clamped or exchanged, and the effect stands beside "
+                "that of a control: as many other heads or neurons of the same layers, unless the "
+                "last column names another.",
             )
         ],
     )
@@ -178,8 +182,8 @@ def _causal(findings: Sequence[Finding]) -> list[Figure]:
         return []
     values = {}
     for f in checked:
-        values[f"{f.name}: removed"] = f.caused
-        values[f"{f.name}: random"] = f.control
+        values[f.name] = f.caused
+        values[f"{f.name}: control"] = f.control
     done = "; ".join(dict.fromkeys(f.intervention for f in checked if f.intervention))
     return [Figure("bars", "Causal checks", done, _bars(values, "change of the behaviour"))]
 

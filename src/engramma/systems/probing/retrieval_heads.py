@@ -51,10 +51,10 @@ from engramma.probing.needles import (
     Needle,
     NeedlePrompt,
     needle_prompts,
-    rouge_1_recall,
     story_haystack,
     words,
 )
+from engramma.probing.rouge import rouge_1_recall
 from engramma.probing.scores import mean_interval
 from engramma.registry import system
 from engramma.systems.probing.retrieval_heads_claims import CLAIMS
