@@ -78,14 +78,13 @@ def _overview(results: Sequence[Examined]) -> Section:
             "" if f.chance is None else f"{f.chance:.3g}",
             show(f.caused),
             show(f.control),
-            f.intervention,
         ]
         for r in results
         for f in r.examination.findings
     ]
     columns = [
         *("system", "finding", "value [95 %]", "unit", "chance"),
-        *("effect of a change", "control", "what was changed"),
+        *("effect of a change", "control"),
     ]
     checked = [f for r in results for f in r.examination.findings if f.caused and f.control]
     causal = sum(_apart(f) for f in checked)
@@ -101,7 +100,7 @@ def _overview(results: Sequence[Examined]) -> Section:
                 rows,
                 "What was located is removed, clamped or exchanged, and the effect stands beside "
                 "that of a control: as many other heads or neurons of the same layers, unless the "
-                "last column names another.",
+                "system's own section names another.",
             )
         ],
     )
@@ -112,15 +111,26 @@ def _section(result: Examined) -> Section:
     return Section(
         name=result.system,
         title=result.title,
-        summary=" ".join(f.sentence for f in found.findings),
+        summary=" ".join(f.sentence.rstrip(".") + "." for f in found.findings),
         numbers=as_json(result),
         figures=[*(_figure(p) for p in found.panels), *_causal(found.findings)],
         tables=[
-            Table(t.title, list(t.columns), [list(r) for r in t.rows], t.caption)
-            for t in found.tables
+            _changes(found.findings),
+            *(
+                Table(t.title, list(t.columns), [list(r) for r in t.rows], t.caption)
+                for t in found.tables
+            ),
         ],
         methods=[*(f"{result.paper}." for _ in [0] if result.paper), *found.notes],
     )
+
+
+def _changes(findings: Sequence[Finding]) -> Table:
+    rows = [
+        [f.name, show(f.value), show(f.caused), show(f.control), f.intervention] for f in findings
+    ]
+    columns = ["finding", "value [95 %]", "effect of a change", "control", "what was changed"]
+    return Table("Findings and what was changed", columns, rows)
 
 
 def _figure(panel: Panel) -> Figure:

@@ -134,7 +134,9 @@ def reuse(a: torch.Tensor, b: torch.Tensor, task: str, rng: np.random.Generator)
     )
     return Finding(
         name="heads used again",
-        sentence=f"The heads that matter for indirect objects matter for {task}",
+        sentence=f"Heads are ranked by their effects on {task} as on indirect objects with a "
+        f"correlation of {interval.value:.2f}; heads shuffled within layers reach "
+        f"{np.quantile(shuffled, 0.95):.2f} in one of twenty cases",
         value=interval,
         unit="rank correlation over heads",
         chance=float(np.percentile(shuffled, 95)),
