@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import signal
 import threading
 import time
 import urllib.error
@@ -457,7 +458,10 @@ def test_a_model_that_fails_answers_500_and_a_taken_port_is_told():
             make_server(Scripted([]), port=99_999)
 
 
-def test_serving_tells_the_address_and_ends_with_ctrl_c():
+def test_serving_tells_the_address_and_ends_with_ctrl_c(request):
+    # A test runner in the background of a shell is started with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     lines = []
 
     def announce(line):

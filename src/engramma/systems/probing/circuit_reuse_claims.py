@@ -445,6 +445,9 @@ CLAIMS = (
         ),
         presupposes=Real.able,
         seeds=3,
+        tried="Docstrings stand where coloured objects are not answered. A third to a half of the "
+        "heads of both circuits are shared, but over all heads the effects are not ranked "
+        "alike beyond their layers.",
     ),
     Claim(
         name="smollm2-repair",

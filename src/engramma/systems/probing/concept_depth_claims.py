@@ -250,6 +250,8 @@ def delay(name: str, sentence: str, changed: Callable[[Coins], float]) -> Claim:
             lambda task: task.converging("majority") - task.converging("first word"),
         ),
         seeds=3,
+        tried="First about parity, which is readable at depth 0 in seed 0, so that no control "
+        "could break it. The control (majority) converges no later in one model of three.",
     )
 
 
@@ -283,6 +285,8 @@ CLAIMS = (
         presupposes=Coins.gate,
         control=Control("labels are shuffled", lambda task: task.gain(shuffle=True)),
         seeds=3,
+        tried="Random weights let a probe read parity at 0.61 to 0.71, as there are only three "
+        "flips; more than 1.00 cannot be reached after training. Three models, as stated.",
     ),
     Claim(
         name="depth-follows-computation",
@@ -355,5 +359,7 @@ CLAIMS = (
             lambda seed: readable(seed, "good or bad", True) - readable(seed, COINS, True),
         ),
         seeds=3,
+        tried="Run as stated. Sentiment is read without a mistake, parity of coin flips at 0.69 to "
+        "0.84.",
     ),
 )

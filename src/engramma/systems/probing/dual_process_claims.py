@@ -131,6 +131,8 @@ CLAIMS = (
             "patterns drawn at random", lambda seed: late(seed, "temporary", "unstructured") - 0.5
         ),
         seeds=3,
+        tried="The mean lies above the margin, its interval does not; settings as chosen on "
+        "seed 0.",
     ),
     Claim(
         name="both-strategies-structure",
@@ -152,6 +154,8 @@ CLAIMS = (
         ),
         presupposes=learned,
         seeds=3,
+        tried="Three seeds gain 11, 25 and 1 points; settings as chosen on seed 0, not changed "
+        "after this.",
     ),
     Claim(
         name="both-strategies-weights",
@@ -190,6 +194,8 @@ CLAIMS = (
         ),
         presupposes=learned,
         seeds=3,
+        tried="The mean lies above the margin, its interval does not: with a period of 100 steps "
+        "words are only half learned again.",
     ),
     Claim(
         name="weights-for-frequent-words",
@@ -205,5 +211,7 @@ CLAIMS = (
         direction="below",
         control=Control("plain training", lambda seed: split(seed, "vanilla")),
         seeds=3,
+        tried="Three seeds give -32, -2 and -12 points; settings as chosen on seed 0, not changed "
+        "after this.",
     ),
 )

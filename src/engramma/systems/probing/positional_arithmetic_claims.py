@@ -106,9 +106,9 @@ def without_neighbours(seed: int) -> float:
         del network.tags
 
 
-def adds(seed: int) -> tuple[bool, str]:
-    """Whether the scratchpad was learned at the lengths that were trained."""
-    share = added(seed, "spaces and scratchpad", 3)
+def adds(seed: int, name: str = "spaces and scratchpad") -> tuple[bool, str]:
+    """Whether a format was learned at the lengths that were trained."""
+    share = added(seed, name, 3)
     return share > 0.5, f"{share:.2f} of the 3-digit sums are right, which were trained"
 
 
@@ -168,6 +168,8 @@ CLAIMS = (
             lambda seed: multiplied(seed, "numbers reversed") - multiplied(seed, "padded"),
         ),
         seeds=3,
+        tried="Padding alone reaches 0.85 to 0.89 by itself at this size; the gain is 10 to 15 "
+        "points, its interval with three seeds just reaches below the margin.",
     ),
     Claim(
         name="basic-sums-do-not-extrapolate",
@@ -181,6 +183,7 @@ CLAIMS = (
         margin=0.05,
         direction="below",
         control=Control("sums as long as trained", lambda seed: added(seed, "basic", 3)),
+        presupposes=lambda seed: adds(seed, "basic"),
         seeds=3,
     ),
     Claim(

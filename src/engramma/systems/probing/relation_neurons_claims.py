@@ -254,6 +254,8 @@ CLAIMS = (
             tolerance=0.15,
         ),
         seeds=5,
+        tried="Five models, 0.65 to 0.79 in the least of eight relations (three of them before: "
+        "0.75 [0.66, 0.85]).",
     ),
     Claim(
         name="own-facts-are-lost",
@@ -323,6 +325,8 @@ CLAIMS = (
             lambda task: (narrow := Facts(task.seed)).drop(narrow.expertise.select, 64)[0],
         ),
         seeds=3,
+        tried="Three models that know all their facts, as stated. Their relations are carried by "
+        "fewer neurons than those of the card's pilot.",
     ),
     Claim(
         name="smollm2-detects-relations",

@@ -300,6 +300,8 @@ CLAIMS = (
             lambda task: abs(task.score("z") - task.score("z", True)),
         ),
         seeds=3,
+        tried="Six settings on three seeds: the area varies little in two of them and by a tenth "
+        "in one.",
     ),
     *(
         Claim(
