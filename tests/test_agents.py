@@ -348,6 +348,15 @@ def test_order_is_kept_and_failures_stay_with_their_request():
         complete_many(Scripted([]), requests, workers=0)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C interrupt: in the background of a shell a test runner starts with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_drops_what_has_not_begun():
     begun = []
 
@@ -458,10 +467,8 @@ def test_a_model_that_fails_answers_500_and_a_taken_port_is_told():
             make_server(Scripted([]), port=99_999)
 
 
-def test_serving_tells_the_address_and_ends_with_ctrl_c(request):
-    # A test runner in the background of a shell is started with the signal ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+@pytest.mark.usefixtures("ctrl_c")
+def test_serving_tells_the_address_and_ends_with_ctrl_c():
     lines = []
 
     def announce(line):

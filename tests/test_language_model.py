@@ -60,6 +60,7 @@ def test_files(tmp_path, monkeypatch):
     torch.testing.assert_close(again(TOKENS).logits, model(TOKENS).logits, atol=2e-2, rtol=0)
     assert again.config.sliding_window == 5
     monkeypatch.setattr(module, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(module, "PROBING_WEIGHTS", tmp_path / "none")
     named, tokenizer = load_language_model("mini")
     assert tokenizer is None and torch.equal(named(TOKENS).logits, again(TOKENS).logits)
     save_weights(tmp_path / "plain.safetensors", {"a": torch.ones(2)})
