@@ -29,6 +29,7 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/sequence_layers.py
 	$(BIN)/python benchmarks/event_retrieval.py
 	$(BIN)/python benchmarks/hcam.py
+	$(BIN)/python benchmarks/probing.py
 	$(BIN)/python benchmarks/scenes.py
 
 docs: $(VENV)/.dev
