@@ -293,3 +293,11 @@ def test_examination_of_any_model(letters):
     ]  # fmt: skip
     assert all(np.isfinite([f.value.low, f.value.high]).all() for f in found.findings)
     assert found.panels[2].values.shape == (1, 2)
+
+
+def test_lists_that_are_drawn_are_independent_and_given_ones_may_not_be():
+    rng = np.random.default_rng(0)
+    drawn = VerbatimMemory(12).stimuli(rng)
+    assert [s.pool for s in drawn] == list(range(12))
+    lists, others = draw_noun_lists(rng, 12, 5)
+    assert [s.pool for s in noun_stimuli(rng, lists, others)] == pools_of(lists).tolist()

@@ -190,6 +190,7 @@ def noun_stimuli(
     between: Between = "intact",
     gap: int = 20,
     preface: str = "list",
+    pools: Sequence[int] | None = None,
 ) -> list[Stimulus]:
     """Build one text a list.
 
@@ -208,6 +209,9 @@ def noun_stimuli(
         nearest. ``"short"`` has `AGAIN` only.
     preface : str
         Name in `PREFACES`, or a text.
+    pools : sequence of int, optional
+        Pool of each list, for intervals; by default `pools_of`, for lists that may be shifts of
+        each other.
 
     Raises
     ------
@@ -222,7 +226,7 @@ def noun_stimuli(
             mend=f"conditions are {', '.join(CONDITIONS)}, texts {', '.join(_BETWEEN)}",
         )
     middle = intervening_text(rng, between, gap)
-    labels = pools_of(lists)
+    labels = pools_of(lists) if pools is None else pools
     found = []
     for number, (nouns, other) in enumerate(zip(lists, others, strict=True)):
         _check_lists(nouns, other, number)

@@ -113,7 +113,10 @@ class VerbatimMemory:
         The same state of the generator gives the same first lists under all conditions.
         """
         lists, others = draw_noun_lists(rng, self.n, nouns, kind)
-        return noun_stimuli(rng, lists, others, condition=condition, **options)
+        # Drawn one by one, lists are independent, whichever nouns they happen to share.
+        return noun_stimuli(
+            rng, lists, others, condition=condition, pools=range(len(lists)), **options
+        )
 
     def surprisal(
         self, model: Surprising, examples: Sequence[Stimulus] | ListPairs
