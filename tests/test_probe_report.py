@@ -37,7 +37,8 @@ class Counts:
                 Finding("order", "It knows no order.", Estimate(0.5)),
             ],
             panels=[
-                Panel("matrix", "Heads", np.eye(2, 4), "head", "layer", "", "score"),
+                Panel("matrix", "Heads", np.eye(2, 4), "head", "layer", unit="score"),
+                Panel("matrix", "Relations", np.eye(2), rows=["capital", "plural"], columns="ab"),
                 Panel("curves", "Depth", {"a": curve, "b": with_interval}, "layer", "accuracy"),
                 Panel("bars", "Tasks", {"one": effect, "two": control}, y="points"),
             ],
@@ -70,7 +71,7 @@ def test_what_is_finished_is_not_asked_again(model, tmp_path):
         assert json.dumps(probes.as_json(a)) == json.dumps(probes.as_json(b))
     kept = again.results[0].examination
     assert kept.findings[0].caused == Estimate(-0.5, -0.6, -0.4)
-    assert np.isnan(kept.panels[1].values["a"][1][1])
+    assert np.isnan(kept.panels[2].values["a"][1][1])
     probes.probe(model, out=tmp_path, seed=1)
     probes.probe(model, out=tmp_path, fresh=True)
     assert Counts.asked == 3
@@ -88,6 +89,7 @@ def test_the_page_says_what_was_found_and_what_was_not(model, tmp_path):
     probed = probes.probe(model, out=tmp_path)
     page = write_probe(probed, tmp_path).read_text()
     assert "What tiny remembers" in page and "it never learnt to copy" in page
+    assert "capital" in page and "plural" in page
     assert "0.4 [0.3, 0.5]" in page and "-0.5 [-0.6, -0.4]" in page
     assert "&lt;b&gt;dog" in page and "<b>dog" not in page
     study = as_study(probed)

@@ -57,9 +57,11 @@ class Panel:
         maps names to (x, y) or (x, y, low, high). ``"bars"``: ``values`` maps names to Estimate.
     title, caption : str
     x, y : str
-        Axis titles.
+        Axis titles; what rows and columns of a matrix are, which are numbered unless named.
     unit : str
         Of the numbers of a matrix.
+    rows, columns : sequence of str
+        Names of the rows and columns of a matrix.
     """
 
     kind: Literal["matrix", "curves", "bars"]
@@ -69,6 +71,8 @@ class Panel:
     y: str = ""
     caption: str = ""
     unit: str = ""
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ def _figure(panel: Panel) -> Figure:
             panel.caption,
             {
                 "matrix": matrix,
-                "xlabels": [f"{panel.x} {i}".strip() for i in range(matrix.shape[1])],
-                "ylabels": [f"{panel.y} {i}".strip() for i in range(matrix.shape[0])],
+                "xlabels": list(panel.columns) or _numbered(panel.x, matrix.shape[1]),
+                "ylabels": list(panel.rows) or _numbered(panel.y, matrix.shape[0]),
                 "label": panel.unit,
             },
         )
@@ -172,6 +172,10 @@ def _figure(panel: Panel) -> Figure:
             "onset": None,
         },
     )
+
+
+def _numbered(name: str, n: int) -> list[str]:
+    return [f"{name} {i}".strip() for i in range(n)]
 
 
 def _bars(values: object, label: str) -> dict[str, object]:

@@ -162,14 +162,14 @@ def specificity(own: Effects, drawn: Effects, k: int, rng: np.random.Generator) 
 
 def matrices(expertise: Expertise, own: Effects, k: int) -> list[Panel]:
     """Draw what is lost without whose neurons, and which relations share neurons."""
-    names = ", ".join(expertise.names)
+    names = expertise.names
     return [
         Panel(
             "matrix",
             "Accuracy lost without the neurons of a relation",
             own.matrix(),
-            x=names,
-            y="neurons of (same order)",
+            rows=names,
+            columns=names,
             caption="Rows: whose neurons are off. Columns: which facts are asked for.",
             unit="points",
         ),
@@ -177,8 +177,8 @@ def matrices(expertise: Expertise, own: Effects, k: int) -> list[Panel]:
             "matrix",
             "Neurons that two relations share",
             expertise.overlap(k),
-            x=names,
-            y="the same",
+            rows=names,
+            columns=names,
             caption=f"Jaccard index of the {k} best neurons.",
             unit="Jaccard index",
         ),
