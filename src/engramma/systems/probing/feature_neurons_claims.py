@@ -339,7 +339,8 @@ CLAIMS = (
         ),
         seeds=3,
         tried="24 of the 100 most concentrated neurons of layers 16, 20 and 24 reach 0.75; the "
-        "permuted row's token, with the same choice of sign, reaches 0.63.",
+        "permuted row's token, with the same choice of sign, reaches 0.63. Its control first asked "
+        "for 0.5 within 0.15, which the choice of sign rules out.",
     ),
     Claim(
         name="maps-are-cheap",

@@ -345,6 +345,8 @@ CLAIMS = (
             lambda task: float(task.shuffled.precision.max()),
         ),
         seeds=3,
+        tried="Four relations that a trial had shown the model knows; subjects for finding "
+        "and testing differ, templates do not.",
     ),
     Claim(
         name="smollm2-own-facts-are-lost",
