@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,3 +116,19 @@ def test_a_claim_whose_package_is_missing_is_not_testable_and_stops_nothing():
 
 def refuse():
     raise ConfigError("an option is wrong")
+
+
+def test_the_first_claim_of_a_system_counts_as_its_longest():
+    """Claims share what their system trains, whichever of them happens to be drawn first."""
+    some = [
+        (SimpleNamespace(slug=slug), SimpleNamespace(name=name))
+        for slug, names in (("trains", "abc"), ("quick", "de"))
+        for name in names
+    ]
+    record = {f"{card.slug}/{claim.name}": {"seconds": 0.0} for card, claim in some}
+    record["trains/a"]["seconds"] = 100.0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        few = claims.sample_claims(some, record, 50.0, rng)
+        assert {card.slug for card, _ in few} == {"quick"} and len(few) == 2
+        assert len(claims.sample_claims(some, record, 200.0, rng)) == 5

@@ -246,14 +246,26 @@ def sample_claims(
     seconds: float,
     rng: np.random.Generator,
 ) -> list[tuple[SystemCard, Claim]]:
-    """Draw claims at random until their recorded run time fills ``seconds``."""
-    chosen, left = [], seconds
+    """Draw claims at random until their recorded run time fills ``seconds``.
+
+    Claims of a system share what it trains, and the record counts that with the claim that came
+    first: whichever claim is drawn first counts as the longest one of its system.
+    """
+
+    def cost(card: SystemCard, claim: Claim) -> float:
+        return float(record.get(f"{card.slug}/{claim.name}", {}).get("seconds", 60.0))
+
+    longest: dict[str, float] = {}
+    for card, claim in claims:
+        longest[card.slug] = max(longest.get(card.slug, 0.0), cost(card, claim))
+    chosen, left, begun = [], seconds, set()
     for index in rng.permutation(len(claims)):
         card, claim = claims[index]
-        cost = record.get(f"{card.slug}/{claim.name}", {}).get("seconds", 60.0)
-        if cost <= left:
+        needed = cost(card, claim) if card.slug in begun else longest[card.slug]
+        if needed <= left:
             chosen.append((card, claim))
-            left -= cost
+            left -= needed
+            begun.add(card.slug)
     return chosen
 
 
