@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engramma.errors import ConfigError, DataError, DataWarning, NotTestableError
 from engramma.memory.language_model import small_language_model
+from engramma.nn.seed import seeded
 from engramma.probing.head_edits import attend_to
 from engramma.probing.hooks import Edit
 from engramma.probing.model import LanguageModel
@@ -241,8 +242,8 @@ def test_copies_of_the_last_token_are_whole_runs(kind):
         ),
         "GPTNeoX": lambda: transformers.GPTNeoXConfig(**sizes),
     }[kind]()
-    torch.manual_seed(0)
-    model = LanguageModel(transformers.AutoModelForCausalLM.from_config(config))
+    with seeded(0):
+        model = LanguageModel(transformers.AutoModelForCausalLM.from_config(config))
     prompts = colour_tokens(3, rng=np.random.default_rng(0))
     early = {"last": torch.tensor([18, 14, 16]), "marked": torch.tensor([[2, 9], [1, 3], [5, 6]])}
     shorter = PairedPrompts(**{**vars(prompts), **early})

@@ -37,7 +37,12 @@ from engramma.contracts import Orchestrator
 from engramma.errors import ConfigError, DataError
 from engramma.systems.probing import cortexcompile
 from engramma.systems.probing.cortexcompile import KINDS, CortexCompile, Monolith
-from engramma.systems.probing.cortexcompile_claims import SHUFFLED, best_makespan, random_jobs
+from engramma.systems.probing.cortexcompile_claims import (
+    SHUFFLED,
+    best_makespan,
+    random_jobs,
+    success,
+)
 
 FAST = Limits(seconds=20.0, cpu_seconds=1)
 
@@ -491,3 +496,10 @@ def test_own_format_and_bad_files(tmp_path):
         read_tasks(tmp_path / "missing.json")
     with pytest.raises(DataError, match="calls 'g'"):
         CodeTask("t", "", "f() -> int", (Example("g", (), 1),))
+
+
+def test_shuffled_kinds_cost_a_programmer_that_heeds_its_role_and_no_other():
+    """That kinds do not matter (a failed claim) is not for want of a way to see it."""
+    heeding = [success(0, shuffled=shuffled, mismatch=0.6) for shuffled in (False, True)]
+    assert heeding[0] - heeding[1] > 0.2
+    assert success(0) == success(0, shuffled=True)

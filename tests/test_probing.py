@@ -8,6 +8,7 @@ import torch
 
 from engramma.errors import ConfigError, DataError
 from engramma.memory.language_model import small_language_model
+from engramma.nn.seed import seeded
 from engramma.probing.ablation import (
     ablate_heads,
     ablate_neurons,
@@ -54,18 +55,20 @@ ARCHITECTURES = {
 
 
 def build(name: str):
-    torch.manual_seed(0)
+    with seeded(0):
+        return LanguageModel(random_network(name))
+
+
+def random_network(name: str):
     if name == "GPT2":
-        network = transformers.GPT2LMHeadModel(
+        return transformers.GPT2LMHeadModel(
             transformers.GPT2Config(
                 vocab_size=50, n_embd=32, n_layer=3, n_head=4, n_positions=64, bos_token_id=None,
                 eos_token_id=None,
             )
         )  # fmt: skip
-    else:
-        config = getattr(transformers, f"{name}Config")(**SIZES, **ARCHITECTURES[name])
-        network = getattr(transformers, f"{name}ForCausalLM")(config)
-    return LanguageModel(network)
+    config = getattr(transformers, f"{name}Config")(**SIZES, **ARCHITECTURES[name])
+    return getattr(transformers, f"{name}ForCausalLM")(config)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

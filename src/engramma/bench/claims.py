@@ -309,18 +309,21 @@ def changed(verdicts: Iterable[Verdict], record: Mapping[str, Any]) -> list[str]
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
     """Verdict as JSON-serialisable numbers, rounded to six digits so that diffs stay small."""
-
-    def tidy(value: Any) -> Any:
-        if isinstance(value, float):
-            return float(f"{value:.6g}") if np.isfinite(value) else None
-        if isinstance(value, Mapping):
-            return {k: tidy(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [tidy(v) for v in value]
-        return value
-
     fields = asdict(verdict)
     fields["seconds"] = round(verdict.seconds, 1)
     for name in ("effect", "control"):
         fields[name].pop("details")
-    return {k: tidy(v) for k, v in fields.items()}
+    return dict(tidy(fields))
+
+
+def tidy(value: Any) -> Any:
+    """Turn values into what JSON holds, with six digits; NaN and infinity become null."""
+    if isinstance(value, np.ndarray | np.generic):
+        return tidy(value.tolist())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: tidy(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [tidy(v) for v in value]
+    return value

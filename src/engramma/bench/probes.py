@@ -7,15 +7,16 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engramma.bench.claims import tidy
 from engramma.contracts import Estimate, SystemCard
 from engramma.errors import ConfigError, EngrammaError, NotTestableError
-from engramma.probing.findings import Examination, Finding, Panel, Table
+from engramma.probing.findings import Examination, Examiner, Finding, Panel, Table
 from engramma.probing.model import LanguageModel
 from engramma.progress import track
 from engramma.registry import systems
@@ -67,7 +68,7 @@ def examiners() -> dict[str, SystemCard]:
     return {
         slug: card
         for slug, card in systems.all().items()
-        if hasattr(card.factory, "examine") and not card.baseline
+        if isinstance(card.factory, type) and issubclass(card.factory, Examiner)
     }
 
 
@@ -198,9 +199,9 @@ def as_json(result: Examined) -> dict[str, Any]:
         "problem": result.problem,
         "absent": result.absent,
         "seconds": round(result.seconds, 1),
-        "findings": [_plain(vars(f)) for f in found.findings],
-        "panels": [_plain(vars(p)) for p in found.panels],
-        "tables": [_plain(vars(t)) for t in found.tables],
+        "findings": [tidy(asdict(f)) for f in found.findings],
+        "panels": [tidy(asdict(p)) for p in found.panels],
+        "tables": [tidy(asdict(t)) for t in found.tables],
         "notes": list(found.notes),
     }
 
@@ -215,22 +216,6 @@ def from_json(data: Mapping[str, Any]) -> Examined:
     )
     head = {n: data[n] for n in ("system", "title", "paper", "problem", "absent", "seconds")}
     return Examined(examination=examination, **head)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Estimate):
-        return _plain({"value": value.value, "low": value.low, "high": value.high})
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return float(f"{value:.7g}") if np.isfinite(value) else None
-    return value
 
 
 def _estimated(item: Mapping[str, Any]) -> dict[str, Any]:

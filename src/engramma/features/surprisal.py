@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -19,10 +21,26 @@ def token_surprisal(logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tens
         -log2 p(token | tokens before it); 0 for the first token, which nothing precedes, and
         for padding.
     """
-    predicted = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-    log_p = predicted.gather(2, tokens[:, 1:, None])[..., 0]
-    bits = -log_p / torch.log(torch.tensor(2.0))
+    bits = surprisal_nats(logits, tokens) / math.log(2)
     return torch.nn.functional.pad(bits * mask[:, 1:], (1, 0))
+
+
+def surprisal_nats(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """How unexpected each token but the first was given those before it, nats.
+
+    Parameters
+    ----------
+    logits : tensor, shape (n, n_tokens, n_vocabulary)
+        Those behind the last token are not used, and may be left out.
+    tokens : tensor, shape (n, n_tokens)
+
+    Returns
+    -------
+    tensor, shape (n, n_tokens - 1)
+    """
+    predicted = logits[:, : tokens.shape[1] - 1].float()
+    chosen = predicted.gather(2, tokens[:, 1:, None])[..., 0]
+    return predicted.logsumexp(dim=-1) - chosen
 
 
 def summarise(bits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from engramma.errors import ConfigError
-from engramma.features.huggingface import transformers
+from engramma.memory.decoder import attending_by, register_attention
 from engramma.memory.language_model import check_tokens
 
 #: ``attend(q, k, v, layer, scaling) -> output``: q and output query head x token x feature, k and v
@@ -69,7 +69,7 @@ class AttentionTap:
         if not apply or apply[0] is None:
             raise _unsuitable(model, "its rotation cannot be found")
         self._apply = apply[0]
-        _register()
+        register_attention(_NAME, _function, masked=False)
         self._check()
 
     def logits(self, tokens: Tensor, attend: Attend) -> Tensor:
@@ -105,14 +105,11 @@ class AttentionTap:
 
     @contextmanager
     def _attached(self, attend: Attend) -> Iterator[None]:
-        config = self.model.config
-        before = config._attn_implementation
         token = _attend.set((attend, self.reach))
-        config._attn_implementation = _NAME
         try:
-            yield
+            with attending_by(self.model, _NAME):
+                yield
         finally:
-            config._attn_implementation = before
             _attend.reset(token)
 
     def _check(self) -> None:
@@ -171,19 +168,6 @@ def _function(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     output = attend(query[0], key[0], value[0], module.layer_idx, scaling)
     return output.transpose(0, 1)[None].contiguous(), None
-
-
-def _register() -> None:
-    transformers()
-    try:
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-    except ImportError as error:
-        raise ConfigError(
-            "this transformers lets no one else attend",
-            where="em-llm",
-            mend="pip install 'transformers>=4.48'",
-        ) from error
-    ALL_ATTENTION_FUNCTIONS[_NAME] = _function
 
 
 def _unsuitable(model: Any, why: str) -> ConfigError:

@@ -7,6 +7,8 @@ keys and values are handed over as tensors here.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,6 +66,52 @@ def from_cache(cache: Any) -> KeysValues:
     if hasattr(cache, "layers"):
         return [(layer.keys, layer.values) for layer in cache.layers]
     return list(zip(cache.key_cache, cache.value_cache, strict=True))
+
+
+def register_attention(name: str, attend: Callable[..., Any], *, masked: bool) -> None:
+    """Make a function known to transformers as an attention implementation.
+
+    Parameters
+    ----------
+    name : str
+    attend : callable
+        As transformers calls it: ``attend(module, query, key, value, mask, **options)``.
+    masked : bool
+        Whether it wants additive masks; without a mask function of its own, an attention is given
+        none, and has to hide the future itself.
+
+    Raises
+    ------
+    ConfigError
+        If this version of transformers has no such thing.
+    """
+    transformers()
+    try:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        if masked:
+            from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+            AttentionMaskInterface.register(name, eager_mask)
+    except ImportError as error:
+        raise ConfigError(
+            "this transformers lets no one else attend",
+            where=f"attention {name!r}",
+            mend="pip install 'transformers>=4.53'",
+        ) from error
+    ALL_ATTENTION_FUNCTIONS[name] = attend
+
+
+@contextmanager
+def attending_by(model: Any, name: str) -> Iterator[None]:
+    """Let a model attend by a registered implementation within the ``with`` block."""
+    config = model.config
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def causal_mask(past: int, new: int, window: int | None, like: Tensor) -> Tensor:

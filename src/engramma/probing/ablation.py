@@ -51,10 +51,9 @@ def ablate_heads(
     ConfigError
         If a head does not exist, or the reference is missing.
     """
-    by_layer = _by_layer(heads, model.anatomy.n_layers, model.anatomy.n_heads, "head")
     return [
-        _replace(Place("heads", layer), index, mode, reference, positions, axis=2)
-        for layer, index in by_layer.items()
+        _replace(Place("heads", layer), index, mode, reference, positions)
+        for layer, index in heads_by_layer(model, heads).items()
     ]
 
 
@@ -69,7 +68,7 @@ def ablate_neurons(
     """Edits that remove feed-forward neurons; see `ablate_heads`. ``kind`` may name ``gate``."""
     by_layer = _by_layer(neurons, model.anatomy.n_layers, model.anatomy.n_neurons, "neuron")
     return [
-        _replace(Place(kind, layer), index, mode, reference, positions, axis=2)
+        _replace(Place(kind, layer), index, mode, reference, positions)
         for layer, index in by_layer.items()
     ]
 
@@ -247,6 +246,17 @@ def _matched(
     return found
 
 
+def heads_by_layer(model: LanguageModel, heads: Iterable[Head]) -> dict[int, Tensor]:
+    """Heads of each layer, without repeats and in order.
+
+    Raises
+    ------
+    ConfigError
+        If a head does not exist.
+    """
+    return _by_layer(heads, model.anatomy.n_layers, model.anatomy.n_heads, "head")
+
+
 def _by_layer(
     places: Iterable[tuple[int, int]], n_layers: int, n: int, name: str
 ) -> dict[int, Tensor]:
@@ -268,7 +278,6 @@ def _replace(
     mode: Mode,
     reference: Mapping[Place, Tensor] | None,
     positions: Sequence[int] | slice,
-    axis: int,
 ) -> Edit:
     where = positions if isinstance(positions, slice) else torch.as_tensor(positions)
 

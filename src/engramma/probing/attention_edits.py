@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engramma.errors import ConfigError
-from engramma.probing.ablation import Head
+from engramma.probing.ablation import Head, heads_by_layer
 from engramma.probing.hooks import Edit
 from engramma.probing.model import LanguageModel
 from engramma.probing.places import Place
@@ -33,7 +32,7 @@ def uniform_attention(
         If there is no such head.
     """
 
-    def even(layer: int, chosen: list[int]) -> Edit:
+    def even(layer: int, chosen: Tensor) -> Edit:
         def change(pattern: Tensor) -> Tensor:
             new, total = pattern.shape[-2:]
             visible = torch.ones(new, total, dtype=pattern.dtype).tril(total - new)
@@ -42,7 +41,7 @@ def uniform_attention(
 
         return Edit(Place("pattern", layer), change)
 
-    return [even(layer, chosen) for layer, chosen in _by_layer(model, heads).items()]
+    return [even(layer, chosen) for layer, chosen in heads_by_layer(model, heads).items()]
 
 
 def scramble_attention(model: LanguageModel, heads: Iterable[Head], seed: int = 0) -> list[Edit]:
@@ -61,7 +60,7 @@ def scramble_attention(model: LanguageModel, heads: Iterable[Head], seed: int = 
         If there is no such head.
     """
 
-    def scrambled(layer: int, chosen: list[int]) -> Edit:
+    def scrambled(layer: int, chosen: Tensor) -> Edit:
         def change(pattern: Tensor) -> Tensor:
             new, total = pattern.shape[-2:]
             rank = np.random.default_rng([seed, layer]).random((new, total))
@@ -74,7 +73,7 @@ def scramble_attention(model: LanguageModel, heads: Iterable[Head], seed: int = 
 
         return Edit(Place("pattern", layer), change)
 
-    return [scrambled(layer, chosen) for layer, chosen in _by_layer(model, heads).items()]
+    return [scrambled(layer, chosen) for layer, chosen in heads_by_layer(model, heads).items()]
 
 
 def note_strongest(layer: int, seen: dict[int, list[np.ndarray]]) -> Edit:
@@ -114,17 +113,3 @@ def note_attention(layer: int, seen: dict[int, Tensor], since: Tensor, to: Tenso
         return pattern
 
     return Edit(Place("pattern", layer), look)
-
-
-def _by_layer(model: LanguageModel, heads: Iterable[Head]) -> dict[int, list[int]]:
-    sizes = model.anatomy
-    found: dict[int, list[int]] = {}
-    for layer, head in heads:
-        if not (0 <= layer < sizes.n_layers and 0 <= head < sizes.n_heads):
-            raise ConfigError(
-                f"there is no head {head} in layer {layer}",
-                where=model.name,
-                mend=f"layers are 0 to {sizes.n_layers - 1}, heads 0 to {sizes.n_heads - 1}",
-            )
-        found.setdefault(layer, []).append(head)
-    return found

@@ -12,7 +12,6 @@ import numpy as np
 from engramma.contracts import Estimate
 from engramma.errors import DataError, DataWarning
 from engramma.probing.ablation import Head
-from engramma.probing.scores import mean_interval
 
 #: Score from which on a head is called a retrieval head (Wu et al. 2024, section 3).
 RETRIEVAL = 0.1
@@ -62,11 +61,6 @@ class HeadScores:
         draws = [self.runs[rng.integers(0, n, n)].mean(axis=0) for _ in range(1000)]
         low, high = np.quantile([(d >= at_least).mean() for d in draws], [0.025, 0.975])
         return Estimate(self.share(at_least), float(low), float(high))
-
-    def best_interval(self, rng: np.random.Generator) -> Estimate:
-        """Score of the best head, with a bootstrap interval over runs."""
-        layer, head = self.top(1)[0]
-        return mean_interval(self.runs[:, layer, head], rng=rng)
 
     def _head(self, index: int) -> Head:
         layer, head = divmod(int(index), self.runs.shape[2])

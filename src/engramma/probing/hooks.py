@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engramma.errors import ConfigError
-from engramma.features.huggingface import transformers
+from engramma.memory.decoder import attending_by, register_attention
 from engramma.probing.places import Anatomy, Place
 
 #: ``change(values) -> values``: gets the values of a place, and returns others of the same shape.
@@ -126,16 +126,16 @@ _patterns: ContextVar[Mapping[int, Callable[[Tensor], Tensor]]] = ContextVar("pa
 
 
 @contextmanager
-def _attending(anatomy: Anatomy, patterns: Mapping[int, Callable[[Tensor], Tensor]]) -> Any:
+def _attending(
+    anatomy: Anatomy, patterns: Mapping[int, Callable[[Tensor], Tensor]]
+) -> Iterator[None]:
     """Compute the attention of some layers so that their weights can be seen."""
-    _register()
-    config = anatomy.network.config
-    before, token = config._attn_implementation, _patterns.set(patterns)
-    config._attn_implementation = _NAME
+    register_attention(_NAME, _attend, masked=True)
+    token = _patterns.set(patterns)
     try:
-        yield
+        with attending_by(anatomy.network, _NAME):
+            yield
     finally:
-        config._attn_implementation = before
         _patterns.reset(token)
 
 
@@ -167,21 +167,6 @@ def _attend(
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
     weights = weights if visit is None else visit(weights)
     return (weights @ value).transpose(1, 2).contiguous(), weights
-
-
-def _register() -> None:
-    transformers()
-    try:
-        from transformers.masking_utils import AttentionMaskInterface, eager_mask
-        from transformers.modeling_utils import AttentionInterface
-    except ImportError as error:
-        raise ConfigError(
-            "this transformers lets no one else attend",
-            mend="pip install 'transformers>=4.53'",
-        ) from error
-    AttentionInterface.register(_NAME, _attend)
-    # Without a mask of its own kind, an attention is given none, and would see the future.
-    AttentionMaskInterface.register(_NAME, eager_mask)
 
 
 # -- running from the middle -----------------------------------------------------------------

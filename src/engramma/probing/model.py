@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from engramma.errors import ConfigError, DataError
+from engramma.features.surprisal import surprisal_nats
 from engramma.memory.decoder import cache_argument
 from engramma.memory.language_model import check_tokens, load_language_model
 from engramma.probing.hooks import Edit, hooked, started_at
@@ -211,11 +212,9 @@ class LanguageModel:
         Tensor, shape (batch, token)
         """
         edits = list(edits)
-        parts = []
-        for part in tokens.split(rows):
-            predicted = self.logits(part, edits=edits)[:, :-1].float()
-            chosen = predicted.gather(2, part[:, 1:, None])[..., 0]
-            parts.append(predicted.logsumexp(dim=2) - chosen)
+        parts = [
+            surprisal_nats(self.logits(part, edits=edits), part) for part in tokens.split(rows)
+        ]
         return torch.nn.functional.pad(torch.cat(parts), (1, 0), value=torch.nan)
 
     @torch.no_grad()

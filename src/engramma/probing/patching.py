@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engramma.errors import ConfigError, DataError
-from engramma.probing.ablation import Head
+from engramma.probing.ablation import Head, heads_by_layer
 from engramma.probing.head_edits import even_attention
 from engramma.probing.hooks import Edit
 from engramma.probing.model import LanguageModel, Run
@@ -211,10 +211,9 @@ class Patching:
         anatomy = self.model.anatomy
         chosen: dict[int, Tensor] = {}
         for number, heads in enumerate(sets):
-            for layer, head in heads:
-                self._check_head(layer, head)
+            for layer, index in heads_by_layer(self.model, heads).items():
                 blank = torch.zeros(len(sets), anatomy.n_heads, dtype=torch.bool)
-                chosen.setdefault(layer, blank)[number, head] = True
+                chosen.setdefault(layer, blank)[number, index] = True
         return chosen
 
     # -- path patching -------------------------------------------------------------------------
@@ -254,15 +253,12 @@ class Patching:
             raise ConfigError("there is no receiver", mend='name some, or "residual"')
         end = max((r.layer for r in goals), default=anatomy.n_layers)
         found = torch.full((anatomy.n_layers, anatomy.n_heads, len(prompts)), torch.nan)
-        senders = self.heads if senders is None else list(senders)
-        by_layer: dict[int, list[int]] = {}
-        for layer, head in senders:
-            self._check_head(layer, head)
-            found[layer, head] = self.clean
-            if layer < end:
-                by_layer.setdefault(layer, []).append(head)
-        for layer, heads in track(sorted(by_layer.items()), "path patching", total=len(by_layer)):
-            for part in torch.tensor(heads).split(self.together):
+        by_layer = heads_by_layer(self.model, self.heads if senders is None else senders)
+        for layer, heads in by_layer.items():
+            found[layer, heads] = self.clean
+        before = {layer: heads for layer, heads in by_layer.items() if layer < end}
+        for layer, heads in track(before.items(), "path patching", total=len(before)):
+            for part in heads.split(self.together):
                 above = [r for r in goals if r.layer > layer]
                 sent = self._send(layer, part, where, above)
                 if not goals:
@@ -323,8 +319,8 @@ class Patching:
     def _places(self, goals: Sequence[Receiver]) -> list[tuple[Place, Tensor]]:
         anatomy = self.model.anatomy
         found: dict[Place, set[int]] = {}
+        heads_by_layer(self.model, [(r.layer, r.head) for r in goals])  # refuses unknown ones
         for r in goals:
-            self._check_head(r.layer, r.head)
             shared = anatomy.n_heads // anatomy.n_key_heads
             head = r.head if r.kind == "query" else r.head // shared
             found.setdefault(Place(r.kind, r.layer), set()).add(head)
@@ -333,15 +329,6 @@ class Patching:
     def _stream(self, layer: int, where: Tensor, copies: int) -> Tensor:
         stream = self.ends.values[Place("residual", layer)]
         return stream[torch.arange(len(where)), where][:, None].repeat(1, copies, 1)
-
-    def _check_head(self, layer: int, head: int) -> None:
-        anatomy = self.model.anatomy
-        if not (0 <= layer < anatomy.n_layers and 0 <= head < anatomy.n_heads):
-            raise ConfigError(
-                f"there is no head {head} in layer {layer}",
-                where=self.model.name,
-                mend=f"layers are 0 to {anatomy.n_layers - 1}, heads 0 to {anatomy.n_heads - 1}",
-            )
 
 
 def _given(place: Place, values: Tensor) -> Edit:

@@ -229,11 +229,6 @@ SENTENCES = tuple(_SENTENCES.strip().splitlines())
 ARTICLES = frozenset({"a", "an", "the"})
 
 
-def initials(words: str) -> str:
-    """First letters of the words of a text, in capitals."""
-    return "".join(w[0].upper() for w in words.split())
-
-
 def shifted(text: str, shift: int) -> str:
     """Letters a to z moved on by ``shift``, cyclically; all else stays."""
     return "".join(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engramma.errors import DataError
+from engramma.features.surprisal import surprisal_nats
 from engramma.nn.seed import seeded
 from engramma.nn.weights import Shipped
 
@@ -93,6 +94,5 @@ class RecurrentModel(Shipped):
                 where=self.name,
                 mend=f"give integers from 0 to {size - 1}, sequence x token",
             )
-        predicted = self(tokens[:, :-1]).logits
-        chosen = predicted.gather(2, tokens[:, 1:, None])[..., 0]
-        return functional.pad(predicted.logsumexp(dim=2) - chosen, (1, 0), value=torch.nan)
+        found = surprisal_nats(self(tokens[:, :-1]).logits, tokens)
+        return functional.pad(found, (1, 0), value=torch.nan)

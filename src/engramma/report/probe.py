@@ -13,7 +13,6 @@ from engramma.contracts import Estimate
 from engramma.probing.findings import Finding, Panel
 from engramma.report.html import write_report
 from engramma.study.result import Figure, Notice, Section, Study, Table
-from engramma.study.storage import plain
 
 PAGE, NUMBERS = "probe.html", "probe.json"
 
@@ -36,15 +35,13 @@ def write_probe(probed: Probed, folder: str | Path) -> Path:
 
 def numbers(probed: Probed) -> dict[str, object]:
     """Everything that was found, as JSON holds it."""
-    return plain(
-        {
-            "model": {"name": probed.name, **probed.model},
-            "seed": probed.seed,
-            "quick": probed.quick,
-            "versions": probed.versions,
-            "systems": {r.system: as_json(r) for r in probed.results},
-        }
-    )
+    return {
+        "model": {"name": probed.name, **probed.model},
+        "seed": probed.seed,
+        "quick": probed.quick,
+        "versions": dict(probed.versions),
+        "systems": {r.system: as_json(r) for r in probed.results},
+    }
 
 
 def as_study(probed: Probed) -> Study:
@@ -83,8 +80,13 @@ def _overview(results: Sequence[Examined]) -> Section:
         for f in r.examination.findings
     ]
     columns = [
-        *("system", "finding", "value [95 %]", "unit", "chance"),
-        *("effect of a change", "control"),
+        "system",
+        "finding",
+        "value [95 %]",
+        "unit",
+        "chance",
+        "effect of a change",
+        "control",
     ]
     checked = [f for r in results for f in r.examination.findings if f.caused and f.control]
     causal = sum(_apart(f) for f in checked)
@@ -121,7 +123,7 @@ def _section(result: Examined) -> Section:
                 for t in found.tables
             ),
         ],
-        methods=[*(f"{result.paper}." for _ in [0] if result.paper), *found.notes],
+        methods=[*([f"{result.paper}."] if result.paper else []), *found.notes],
     )
 
 

@@ -29,8 +29,10 @@ model is a BERT); here the signs keep theirs, so that what must be learned anew 
 Scale: 1000 words, k = 100 and N = 1500 of 2000 steps, where the paper has 10 000 words and k of
 about 1000.
 
-**Not on a given model.** The method is a way to train, so there is nothing to examine in a model
-that is trained already.
+**Left out.** The paper also follows checkpoints of BERT-like models on parts of speech, and
+fine-tunes GPT-2 with forgetting. `Forgetter` works on any model of transformers, and `conllu_world`
+takes words and frequencies from a treebank, but those two studies are not rebuilt here; so there is
+nothing to examine in a model that is trained already.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ reset, unless it is said that they are right after one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,17 @@ def late(seed: int, regime: str, what: str, blanked: float = 0.0) -> float:
     return float(np.mean(found))
 
 
-def in_weights(seed: int, regime: str, *, fresh: bool) -> float:
-    """Mean use of weights in the phase of resets, right after one or just before the next."""
-    snapshots = [s for s in run(seed, regime, 0.3) if s.step in RESETS]
-    chosen = [s for s in snapshots if s.fresh == fresh] or snapshots
-    return float(np.mean([s.strategies.in_weights for s in chosen]))
+def in_weights(seed: int, regime: str, steps: Sequence[int], *, fresh: bool = False) -> float:
+    """Mean use of weights at some steps, where there is a reset before or right after it."""
+    return float(
+        np.mean(
+            [
+                s.strategies.in_weights
+                for s in run(seed, regime, 0.3)
+                if s.step in steps and s.fresh == fresh
+            ]
+        )
+    )
 
 
 def split(seed: int, regime: str) -> float:
@@ -170,7 +177,7 @@ CLAIMS = (
         direction="below",
         control=Control(
             "the same model right after a reset",
-            lambda seed: 1 - in_weights(seed, "temporary", fresh=True),
+            lambda seed: 1 - in_weights(seed, "temporary", RESETS, fresh=True),
         ),
         presupposes=learned,
         seeds=3,
@@ -182,14 +189,14 @@ CLAIMS = (
         source=f"{PAPER}, active forgetting; the phase is our caveat",
         metric="share of words without context whose own class is told",
         prepare=unused_seed,
-        system=lambda seed: in_weights(seed, "temporary", fresh=False),
-        baseline=lambda seed: in_weights(seed, "temporary", fresh=True),
+        system=lambda seed: in_weights(seed, "temporary", RESETS),
+        baseline=lambda seed: in_weights(seed, "temporary", RESETS, fresh=True),
         baseline_name="right after a reset",
         margin=0.4,
         control=Control(
-            "plain training at the same steps",
+            "as many steps later in the last phase, when nothing is reset",
             lambda seed: (
-                in_weights(seed, "vanilla", fresh=False) - in_weights(seed, "vanilla", fresh=True)
+                in_weights(seed, "temporary", LATE[1:]) - in_weights(seed, "temporary", LATE[:-1])
             ),
         ),
         presupposes=learned,

@@ -172,10 +172,7 @@ class VerbatimMemory:
         average: Callable[[np.ndarray], Any] = np.mean,
     ) -> Estimate:
         """Mean (or median) over stimuli, per cent, with a bootstrap interval over pools."""
-        percent = values.percent(skip_first)
-        if len(np.unique(values.pool)) < 2:
-            return Estimate(float(average(percent)))
-        return bootstrap_interval(lambda i: float(average(percent[i])), values.pool, rng=rng)
+        return _over_pools(values.percent(skip_first), values.pool, rng, average)
 
     def factors(
         self,
@@ -264,7 +261,7 @@ class VerbatimMemory:
                 changes.append(probe.surprisal(model, new).percent() - intact)
 
         def mean(x: np.ndarray) -> Estimate:
-            return _mean(x, five["repeat"].pool, rng)
+            return _over_pools(x, five["repeat"].pool, rng)
 
         whole, rest = (
             probe.repeat_surprisal(five["repeat"], rng=rng, skip_first=skip)
@@ -331,10 +328,16 @@ def _rows(model: LanguageModel, examples: Sequence[Stimulus] | ListPairs) -> lis
     return found
 
 
-def _mean(values: np.ndarray, pools: np.ndarray, rng: np.random.Generator) -> Estimate:
+def _over_pools(
+    values: np.ndarray,
+    pools: np.ndarray,
+    rng: np.random.Generator,
+    average: Callable[[np.ndarray], Any] = np.mean,
+) -> Estimate:
+    """Average with an interval over pools; without one where there is a single pool."""
     if len(np.unique(pools)) < 2:
-        return Estimate(float(values.mean()))
-    return bootstrap_interval(lambda i: float(values[i].mean()), pools, rng=rng)
+        return Estimate(float(average(values)))
+    return bootstrap_interval(lambda i: float(average(values[i])), pools, rng=rng)
 
 
 def _curves(title: str, factor: str, table: pd.DataFrame) -> Panel:

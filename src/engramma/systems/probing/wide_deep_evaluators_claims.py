@@ -156,12 +156,11 @@ CLAIMS = (
         baseline_name="one layer of the same four neurons",
         margin=0.03,
         control=Control(
-            sentence="judges who leave the discussion unread gain nothing over one layer of as "
-            "many calls",
-            measure=lambda seed: (
-                kappa("two layers", seed, hears=False) - kappa("eight neurons", seed)
-            ),
+            sentence="judges leave the discussion unread",
+            measure=lambda seed: kappa("two layers", seed, hears=False) - kappa("one layer", seed),
         ),
+        tried="The control was first held against one layer of as many calls, another baseline "
+        "than the claim's own, and seemed to break it.",
     ),
     Claim(
         name="depth-equal-calls",
