@@ -185,8 +185,15 @@ def test_a_saved_memory_goes_on(tmp_path):
         memory.model.network.parameters(), again.model.network.parameters(), strict=True
     ):
         assert torch.equal(a, b)
-    with pytest.raises(DataError, match="no memory of"):
-        again.load(tmp_path)
+    kept = [p.clone() for p in again.model.network.parameters()]
+    (tmp_path / "memory" / "now.safetensors").write_bytes(b"damaged")
+    for folder in (tmp_path, tmp_path / "memory"):
+        with pytest.raises(DataError, match="no memory of"):
+            again.load(folder)
+    assert all(map(torch.equal, kept, again.model.network.parameters()))
+    memory.save(tmp_path / "memory")
+    again.load(tmp_path / "memory")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["memory"]
 
 
 def test_interference_at_rate_zero_loses_nothing():

@@ -33,6 +33,8 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -227,15 +229,24 @@ class FewShotMemories:
         self._live(_Event(self._tokens(stream), 1, steps, False), after_step)
 
     def save(self, path: Path) -> None:
-        """Write weights and history into a folder."""
+        """Write weights and history into a folder, which is replaced once they are complete."""
         from safetensors.torch import save_file
 
         path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        save_file(_weights(self.model), path / "now.safetensors")
-        save_file(self._before, path / "before.safetensors")
-        history = [vars(event) for event in self._history]
-        (path / "history.json").write_text(json.dumps(history))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=path.parent))
+        try:
+            save_file(_weights(self.model), work / "now.safetensors")
+            save_file(self._before, work / "before.safetensors")
+            history = [vars(event) for event in self._history]
+            (work / "history.json").write_text(json.dumps(history))
+            if path.exists():
+                for file in work.iterdir():
+                    file.replace(path / file.name)
+            else:
+                work.replace(path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
     def load(self, path: Path) -> None:
         """Take up what ``save`` wrote.
@@ -252,14 +263,21 @@ class FewShotMemories:
         try:
             now, before = (load_file(path / f"{n}.safetensors") for n in ("now", "before"))
             history = [_Event(**e) for e in json.loads((path / "history.json").read_text())]
-            self.model.network.load_state_dict(now)
-        except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
+            for state in (now, before):
+                if {k: v.shape for k, v in state.items()} != self._shapes:
+                    raise ValueError("its weights have other names or shapes")
+        except (OSError, SafetensorError, ValueError, TypeError) as error:
             raise DataError(
                 f"this is no memory of {self.model.name} ({error})",
                 where=str(path),
                 mend="name a folder that save wrote with the same model",
             ) from error
+        self.model.network.load_state_dict(now)
         self._before, self._history = before, history
+
+    @property
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {k: v.shape for k, v in self._before.items()}
 
     # -- the tests ---------------------------------------------------------------------------
 
