@@ -485,8 +485,11 @@ def _notices(context: Context, encoded: Mapping[str, Encoded]) -> list[Notice]:
             Notice("no noise ceiling", "stimuli were not repeated, so scores are not normalised.")
         )
     if context.options.features is None and not context.encodes_conditions:
-        absent = [m for m in available_models(context.stimuli) if m.fits and not m.installed]
-        notices += [Notice("feature model not installed", f"{m.name}: {m.reason}") for m in absent]
+        notices += [
+            Notice("feature model not installed", f"{m.name}: {m.reason}")
+            for m in available_models(context.stimuli)
+            if m.fits and m.default and not m.installed
+        ]
     n = min(len(e.truth) for e in encoded.values())
     if n < 50 and not context.encodes_conditions:
         notices.append(
