@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engramma.bench import claims
+from engramma.bench.seed_workers import SeedWorkers, seed_workers
 from engramma.contracts import Claim, Control, Estimate, SystemCard
 from engramma.errors import ConfigError, MissingPackageError, NotTestableError
 
@@ -132,3 +133,19 @@ def test_the_first_claim_of_a_system_counts_as_its_longest():
         few = claims.sample_claims(some, record, 50.0, rng)
         assert {card.slug for card, _ in few} == {"quick"} and len(few) == 2
         assert len(claims.sample_claims(some, record, 200.0, rng)) == 5
+
+
+def test_processes_that_share_the_seeds_measure_the_same():
+    [(card, claim)] = claims.select_claims(["miras/is-linear-attention"])
+    here = claims.verify_claim(card, claim)
+    with seed_workers(2, 2) as workers:
+        there = claims.verify_claim(card, claim, workers=workers)
+        assert here.answer == there.answer == "holds"
+        np.testing.assert_allclose(there.per_seed["system"], here.per_seed["system"], atol=1e-5)
+        assert len(there.per_seed["control"]) == claim.seeds
+        with pytest.raises(ConfigError, match="no claim"):
+            claims.verify_claim(card, replace(claim, name="another"), workers=workers)
+    with seed_workers(1, 2) as none:
+        assert none is None
+    with pytest.raises(ConfigError, match="cannot work"):
+        SeedWorkers(0, 1)

@@ -223,6 +223,12 @@ def verify(
         typer.Option(help="Draw claims at random that take this many seconds by the record."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random sample.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes that share the seeds, and the threads. Each has its own models."
+        ),
+    ] = 1,
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
@@ -230,15 +236,19 @@ def verify(
     import numpy as np
 
     from engramma.bench import claims
+    from engramma.bench.seed_workers import seed_workers
 
     before = claims.read_record(check) if check else {}
     chosen = claims.select_claims(names or (), family)
     if sample is not None:
         chosen = claims.sample_claims(chosen, before, sample, np.random.default_rng(seed))
     verdicts = []
-    with working(jobs, progress=not as_json):
+    with (
+        working(jobs, progress=not as_json) as threads,
+        seed_workers(workers, threads) as shared,
+    ):
         for card, claim in chosen:
-            verdict = claims.verify_claim(card, claim, seeds=seeds)
+            verdict = claims.verify_claim(card, claim, seeds=seeds, workers=shared)
             verdicts.append(verdict)
             if record:
                 claims.write_record(record, [verdict])
@@ -593,12 +603,12 @@ _ANSWERS = ("holds", "fails", "undecided", "not testable")
 
 
 @contextmanager
-def working(jobs: int, progress: bool = True) -> Iterator[None]:
-    """Limit the threads and show progress while a command works."""
+def working(jobs: int, progress: bool = True) -> Iterator[int]:
+    """Limit the threads and show progress while a command works; yields how many there are."""
     from engramma.threads import limit_threads
 
-    with limit_threads(jobs), show_progress(progress and sys.stderr.isatty()):
-        yield
+    with limit_threads(jobs) as count, show_progress(progress and sys.stderr.isatty()):
+        yield count
 
 
 def parse_options(pairs: list[str] | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from engramma import registry
+from engramma.bench.seed_workers import Measured, SeedWorkers
 from engramma.contracts import Claim, Estimate, SystemCard
 from engramma.errors import ConfigError, DataError, MissingPackageError, NotTestableError
 from engramma.progress import track
@@ -74,8 +75,29 @@ def mean_interval(values: Sequence[float], n_bootstrap: int = 10_000) -> Estimat
     )
 
 
+def measure(claim: Claim, seed: int) -> Measured:
+    """Measure system, baseline and control with one seed, or say why that cannot be done."""
+    try:
+        task = claim.prepare(seed)
+        testable, why = claim.presupposes(task) if claim.presupposes else (True, "")
+        if not testable:
+            return why
+        return (
+            float(claim.system(task)),
+            float(claim.baseline(task)),
+            float(claim.control.measure(task)),
+        )
+    except (NotTestableError, MissingPackageError) as error:
+        return str(error)
+
+
 def verify_claim(
-    card: SystemCard, claim: Claim, *, seeds: int | None = None, first_seed: int = 0
+    card: SystemCard,
+    claim: Claim,
+    *,
+    seeds: int | None = None,
+    first_seed: int = 0,
+    workers: SeedWorkers | None = None,
 ) -> Verdict:
     """Run one claim on its seeds and judge it.
 
@@ -86,6 +108,8 @@ def verify_claim(
     seeds : int, optional
         Number of seeds instead of the claim's own; at least three.
     first_seed : int
+    workers : SeedWorkers, optional
+        Processes to measure in, where the system is registered in any process.
 
     Returns
     -------
@@ -108,22 +132,23 @@ def verify_claim(
         "tried": claim.tried,
         "versions": versions(),
     }
-    for seed in track(range(first_seed, first_seed + n_seeds), name, total=n_seeds):
-        try:
-            task = claim.prepare(seed)
-            testable, why = claim.presupposes(task) if claim.presupposes else (True, "")
-            if not testable:
-                raise NotTestableError(why)
-            values["system"].append(float(claim.system(task)))
-            values["baseline"].append(float(claim.baseline(task)))
-            values["control"].append(float(claim.control.measure(task)))
-        except (NotTestableError, MissingPackageError) as error:
+    numbers = range(first_seed, first_seed + n_seeds)
+    found: Iterable[Measured]
+    if workers is None:
+        found = (measure(claim, seed) for seed in numbers)
+    else:
+        begun = [workers.measure(card.slug, claim.name, seed) for seed in numbers]
+        found = (future.result() for future in begun)
+    for seed, measured in zip(numbers, track(found, name, total=n_seeds), strict=True):
+        if isinstance(measured, str):
             return Verdict(
                 answer="not testable",
-                reason=f"seed {seed}: {error}",
+                reason=f"seed {seed}: {measured}",
                 seconds=time.perf_counter() - start,
                 **common,
             )
+        for part, value in zip(values, measured, strict=True):
+            values[part].append(value)
     effect = mean_interval(np.subtract(values["system"], values["baseline"]).tolist())
     control = mean_interval(values["control"])
     answer, reason = judge(claim, effect, control)
