@@ -211,6 +211,18 @@ def test_subjects_of_several_relations_stay_on_one_side():
         prompts.split(1.0, np.random.default_rng(0))
 
 
+def test_wordings_of_the_test_are_not_those_of_the_search():
+    prompts = TokenFacts(relations=3, subjects=30).prompts
+    known = (prompts.template != 1) | (prompts.relation != 0)
+    known &= (prompts.template == 2) | (prompts.relation != 1)
+    finding, testing = prompts.split_templates(known)
+    assert (finding ^ testing).all() and testing.mean() == pytest.approx(1 / 3)
+    for relation, template in ((0, 0), (1, 2), (2, 0)):  # the best known one, the first of equals
+        assert (prompts.template[testing & (prompts.relation == relation)] == template).all()
+    one = prompts.pick(prompts.template == 0)  # a single wording cannot be held out
+    assert all(mask.all() for mask in one.split_templates(np.ones(len(one), dtype=bool)))
+
+
 def test_no_word_of_the_generator_tells_the_relation():
     facts = TokenFacts(seed=1)
     prompts = facts.prompts
@@ -241,8 +253,11 @@ def test_what_is_not_known_is_left_out_or_refused():
     prompts = planted_prompts()
     known = prompts.relation != 2
     with pytest.raises(NotTestableError, match="40 of 60 facts"):
-        enough(prompts, known)
-    assert enough(prompts, np.ones(60, dtype=bool)) == [0, 1, 2]
+        enough(prompts, known, (known, known))
+    everything = np.ones(60, dtype=bool)
+    assert enough(prompts, everything, (everything, everything)) == [0, 1, 2]
+    with pytest.raises(NotTestableError, match="60 of 60 facts, and of 2 relations"):
+        enough(prompts, everything, (known, everything))
     for top in (0.0, 1.0):
         with pytest.raises(ConfigError, match="share of neurons"):
             RelationNeurons(top=top)

@@ -6,7 +6,8 @@ file a relation. Files of that set are read by the same function. For small mode
 generator of facts between token numbers.
 
 What is looked for with some subjects must be tested with others: `FactPrompts.split` divides
-subjects, over all relations at once, and `check_disjoint` refuses what shares one.
+subjects, over all relations at once, and `check_disjoint` refuses what shares one. The same holds
+of wordings: `FactPrompts.split_templates`.
 """
 
 from __future__ import annotations
@@ -177,6 +178,25 @@ class FactPrompts:
                 side[new[number]] = place < missing
         first = np.array([side[s] for s in self.subject.tolist()], dtype=bool)
         return first, ~first
+
+    def split_templates(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Divide templates: masks of the prompts to find neurons with and to test them with.
+
+        Each relation is tested in the template in which most of its prompts are known, so that what
+        knows a wording is not taken for what knows the relation. Where a relation has one template
+        (of which `fact_prompts` warns), that one serves for both.
+
+        Parameters
+        ----------
+        known : ndarray of bool, shape (prompt,)
+        """
+        shape = len(self.names), int(self.template.max()) + 1
+        counts, asked = np.zeros(shape, int), np.zeros(shape, int)
+        np.add.at(counts, (self.relation[known], self.template[known]), 1)
+        np.add.at(asked, (self.relation, self.template), 1)
+        tested = self.template == counts.argmax(axis=1)[self.relation]
+        alone = ((asked > 0).sum(axis=1) == 1)[self.relation]
+        return ~tested | alone, tested | alone
 
     def balanced(self, rng: np.random.Generator) -> np.ndarray:
         """Draw as many prompts of each relation at random, and return their indices.

@@ -54,6 +54,7 @@ BIBTEX = """@article{shen2023positional,
 Positions = Literal["absolute", "tags"]
 #: One token a character.
 ALPHABET = END + " 0123456789+*=,;:?.abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_CODE = {character: number for number, character in enumerate(ALPHABET)}
 #: Width of a tag.
 TAG = 16
 
@@ -342,13 +343,13 @@ class PositionalArithmetic:
                 where="training",
                 mend="give a larger context",
             )
-        tokens = torch.zeros(len(texts), width, dtype=torch.long)
-        weights = torch.zeros(len(texts), width)
+        tokens = np.zeros((len(texts), width), np.int64)
+        weights = np.zeros((len(texts), width), np.float32)
         for row, (question, answer) in enumerate(texts):
             whole = question + answer + END
-            tokens[row, : len(whole)] = torch.tensor(_tokens(whole))
+            tokens[row, : len(whole)] = _tokens(whole)
             weights[row, len(question) : len(whole)] = 1.0
-        return tokens, weights
+        return torch.from_numpy(tokens), torch.from_numpy(weights)
 
     def _example(self, a: int, b: int, rng: np.random.Generator) -> tuple[str, str]:
         if self.templates and rng.random() < 0.5:
@@ -358,4 +359,4 @@ class PositionalArithmetic:
 
 
 def _tokens(text: str) -> list[int]:
-    return [ALPHABET.index(c) for c in text]
+    return [_CODE[c] for c in text]

@@ -224,10 +224,12 @@ class RelationNeurons:
         prompts = fact_prompts(model, relations(), templates=2 if quick else 3)
         recorded = record(model, prompts.tokens, prompts.last, self.place(model))
         known = self.known(model, prompts, recorded)
-        kept = enough(prompts, known)
         identified, tested = prompts.split(self.share, rng)
+        finding, testing = prompts.split_templates(known)
+        sides = known & identified & finding, known & tested & testing
+        kept = enough(prompts, known, sides)
         chosen = np.isin(prompts.relation, kept)
-        first = np.flatnonzero(known & identified & chosen)
+        first = np.flatnonzero(sides[0] & chosen)
         part = prompts.pick(first).of_relations(kept)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # a note says how many are known
@@ -237,7 +239,7 @@ class RelationNeurons:
                 recorded=Recorded(recorded.responses[first], recorded.likeliest[first]),
                 rng=rng,
             )
-        second = np.flatnonzero(known & tested & chosen)
+        second = np.flatnonzero(sides[1] & chosen)
         held_out = prompts.pick(second).of_relations(kept)
         check_disjoint(part, held_out)
         best = [expertise.select(r, 1)[0] for r in range(len(kept))]
@@ -266,20 +268,27 @@ class RelationNeurons:
         )
 
 
-def enough(prompts: FactPrompts, known: np.ndarray, fewest: int = FEWEST) -> list[int]:
-    """Relations of which enough prompts are known.
+def enough(
+    prompts: FactPrompts,
+    known: np.ndarray,
+    sides: tuple[np.ndarray, np.ndarray],
+    fewest: int = FEWEST,
+) -> list[int]:
+    """Relations of which enough prompts are known, to find neurons with and to test them with.
 
     Raises
     ------
     NotTestableError
         If there are fewer than three.
     """
-    counts = np.bincount(prompts.relation[known], minlength=len(prompts.names))
-    kept = np.flatnonzero(counts >= 2 * fewest).tolist()
+    n = len(prompts.names)
+    counts = [np.bincount(prompts.relation[side], minlength=n) for side in sides]
+    kept = np.flatnonzero(np.minimum(*counts) >= fewest).tolist()
     if len(kept) < 3:
         raise NotTestableError(
-            f"the model knows {int(known.sum())} of {len(known)} facts, and at least "
-            f"{2 * fewest} of {len(kept)} relations only; three are needed"
+            f"the model knows {int(known.sum())} of {len(known)} facts, and of {len(kept)} "
+            f"relations only at least {fewest} to find neurons with and to test them with; three "
+            "are needed"
         )
     return [int(r) for r in kept]
 

@@ -39,6 +39,8 @@ KNOWN = (
     "adjective opposite",
     "verb past",
 )
+#: Ways to ask for each fact.
+TEMPLATES = 3
 
 
 def untrained(kind: str, seed: int) -> Any:
@@ -174,12 +176,16 @@ class Facts:
 def real() -> tuple[LanguageModel, FactPrompts, Recorded]:
     """Return SmolLM2, all prompts and what was recorded while they were read."""
     model = LanguageModel.load("smollm2")
-    prompts = fact_prompts(model, relations(KNOWN), templates=3)
+    prompts = fact_prompts(model, relations(KNOWN), templates=TEMPLATES)
     return model, prompts, record(model, prompts.tokens, prompts.last, "gate")
 
 
 class RealFacts(Facts):
-    """Real facts; a seed is another division of the subjects."""
+    """Real facts; a seed is another division of the subjects.
+
+    Each relation is tested in a template that neurons were not found with. (With token facts only
+    subjects are divided, as in the paper.)
+    """
 
     share = 0.01
     #: Prompts of each relation that are asked again for each set of neurons.
@@ -195,6 +201,14 @@ class RealFacts(Facts):
         """All prompts, what was recorded, and which are known."""
         _, prompts, found = real()
         return prompts, found, self.probe.known(self.model, prompts, found)
+
+    @cached_property
+    def halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Known prompts for identification, and of other subjects in another template."""
+        prompts, _, known = self.material
+        first, second = prompts.split(0.5, np.random.default_rng([self.seed, 2]))
+        finding, testing = prompts.split_templates(known)
+        return np.flatnonzero(first & known & finding), np.flatnonzero(second & known & testing)
 
     @cached_property
     def evaluation(self) -> FactPrompts:
@@ -331,7 +345,7 @@ CLAIMS = (
     Claim(
         name="smollm2-detects-relations",
         sentence="In SmolLM2 the best neuron of each of four relations has an average precision of "
-        "at least 0.7 on subjects it was not found with",
+        "at least 0.7 on subjects and in a wording that it was not found with",
         source=f"{PAPER}, section 3, on SmolLM2-135M-Instruct",
         metric="average precision on held-out subjects, least of four relations",
         prepare=real_facts,
@@ -345,8 +359,9 @@ CLAIMS = (
             lambda task: float(task.shuffled.precision.max()),
         ),
         seeds=3,
-        tried="Four relations that a trial had shown the model knows; subjects for finding "
-        "and testing differ, templates do not.",
+        tried="Four relations that a trial had shown the model knows. With the same templates for "
+        "finding and testing it was 0.99, and held: those neurons tell a wording, whatever it "
+        "asks for.",
     ),
     Claim(
         name="smollm2-own-facts-are-lost",
