@@ -7,31 +7,74 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.colors import hsv_to_rgb
 from torch import nn
+from torch.nn import functional
 
 from engramma.nn.seed import seeded
 from engramma.nn.train import train
 from engramma.progress import track
+from engramma.worlds.backgrounds import BACKGROUNDS
 from engramma.worlds.captions import Description, Thing, captions, misdescribe
-from engramma.worlds.scenes import Scenes, make_scenes
+from engramma.worlds.layouts import (
+    COLOURS,
+    MOST_OBJECTS,
+    Layout,
+    draw_layouts,
+    held_out_compositions,
+)
+from engramma.worlds.objects import CATEGORIES
+from engramma.worlds.scenes import Scenes, describe, draw_scenes, make_scenes
 
 SHARD = 4096
+#: Most objects of the scenes to train on, as shares of scenes with one, two, ... of them.
+OBJECT_COUNTS = (0.4, 0.3, 0.15, 0.15)
 #: Scenes that a miniature is measured on: first objects in colours never seen in training.
 N_HELD_OUT = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Images (n, 64, 64, 3) uint8, log-free depth (n, 64, 64) float16, and what they show."""
+    """Images (n, 64, 64, 3) uint8, log-free depth (n, 64, 64) float16, and what they show.
+
+    ``cells`` (n, 8, 8, objects) uint8 are the pixels of each object in each cell of a grid.
+    """
 
     images: np.ndarray
     depth: np.ndarray
+    cells: np.ndarray
     descriptions: list[Description]
+
+    def grid(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shares of each cell's pixels by category and by colour, the background last.
+
+        Returns
+        -------
+        categories, colours : Tensor, shape (scene, cell, categories + 1) and (.., colours + 1)
+            All zero for the colours of scenes whose colours have no name.
+        """
+        parts = []
+        for names, attribute in ((CATEGORIES, "category"), (list(COLOURS), "colour")):
+            codes = np.full((len(rows), MOST_OBJECTS), -1)
+            for scene, row in enumerate(rows):
+                for number, thing in enumerate(self.descriptions[row].things):
+                    value = getattr(thing, attribute)
+                    codes[scene, number] = names.index(value) if value else -1
+            parts.append(
+                cell_shares(self.cells[rows].reshape(len(rows), 64, -1), codes, len(names))
+            )
+        return parts[0], parts[1]
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Position of each scene's place in `BACKGROUNDS`."""
+        return np.asarray([BACKGROUNDS.index(d.background) for d in self.descriptions])
 
     def captions(self, rows: np.ndarray, rng: np.random.Generator) -> list[str]:
         """Write a new caption of each of some scenes."""
@@ -42,45 +85,118 @@ class Corpus:
         return [captions(misdescribe(self.descriptions[i], rng), rng, 1)[0] for i in rows]
 
 
-def corpus(folder: Path, n: int) -> Corpus:
-    """Return ``n`` scenes of common compositions; what is in the folder is not drawn again."""
+def corpus(folder: Path, n: int, *, strays: bool = False) -> Corpus:
+    """Return ``n`` scenes of common compositions; what is in the folder is not drawn again.
+
+    ``strays`` are things in colours that have no name here, and their captions say none. From them
+    a model learns what a category looks like whatever its colour: from common compositions alone
+    it learns, too, which colours a category never has. No stray is near a colour that is held out
+    for its category.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    name, draw = ("strays", _draw_strays) if strays else ("scenes", _draw)
     images = np.empty((n, 64, 64, 3), np.uint8)
     depth = np.empty((n, 64, 64), np.float16)
+    cells = np.empty((n, 8, 8, MOST_OBJECTS), np.uint8)
     descriptions: list[Description] = []
     for number in track(range(-(-n // SHARD)), "drawing scenes"):
-        path = folder / f"scenes{number:03d}.npz"
+        path = folder / f"{name}{number:03d}.npz"
         if not path.exists():
-            _draw(path, number)
+            _keep(path, draw(number))
         with np.load(path) as shard:
             rows = slice(number * SHARD, min((number + 1) * SHARD, n))
             images[rows] = shard["images"][: rows.stop - rows.start]
             depth[rows] = shard["depth"][: rows.stop - rows.start]
+            cells[rows] = shard["cells"][: rows.stop - rows.start]
             descriptions += [_describe(d) for d in json.loads(str(shard["descriptions"]))]
-    return Corpus(images, depth, descriptions[:n])
+    return Corpus(images, depth, cells, descriptions[:n])
 
 
-def _draw(path: Path, number: int) -> None:
-    rng = np.random.default_rng([11, number])
-    scenes = make_scenes(
+def _draw(number: int) -> Scenes:
+    return make_scenes(
         SHARD,
-        rng=rng,
-        object_counts=(0.4, 0.3, 0.15, 0.15),
+        rng=np.random.default_rng([11, number]),
+        object_counts=OBJECT_COUNTS,
         compositions="common",
         caption=False,
     )
+
+
+def _draw_strays(number: int) -> Scenes:
+    rng = np.random.default_rng([17, number])
+    layout = draw_layouts(SHARD, rng=rng, object_counts=OBJECT_COUNTS, compositions="common")
+    scenes = draw_scenes(layout.with_(hue=stray_hues(layout, rng)), rng=rng, caption=False)
+    nameless = [
+        replace(d, things=tuple(replace(t, colour="") for t in d.things))
+        for d in scenes.descriptions
+    ]
+    return replace(scenes, descriptions=nameless)
+
+
+def stray_hues(layout: Layout, rng: np.random.Generator, margin: float = 0.1) -> np.ndarray:
+    """Draw any colours but those held out for a category, RGB, shape (n, objects, 3).
+
+    Named colours differ from the palette by at most 0.06 in each channel.
+    """
+    palette = np.asarray(list(COLOURS.values()))
+    out = held_out_compositions()[layout.category]
+    hues = np.empty(layout.hue.shape, np.float32)
+    left = np.ones(layout.category.shape, bool)
+    while left.any():
+        shape = (int(left.sum()), 3)
+        hue, saturation, value = (rng.uniform((0, 0.3, 0.3), (1, 1, 0.97), shape)).T
+        hues[left] = hsv_to_rgb(np.stack([hue, saturation, value], axis=1))
+        near = np.abs(hues[:, :, None] - palette).max(axis=3) < margin
+        left = (near & out).any(axis=2)
+    return hues
+
+
+def _keep(path: Path, scenes: Scenes) -> None:
     texts = [
         [d.background, [[t.category, t.colour, t.size] for t in d.things], d.relations]
         for d in scenes.descriptions
     ]
+    masks = scenes.masks.reshape(len(scenes), 8, 8, 8, 8)
+    cells = [(masks == 1 + number).sum(axis=(2, 4)) for number in range(MOST_OBJECTS)]
     work = path.with_suffix(".part.npz")
     np.savez(
         work,
         images=scenes.images,
         depth=scenes.depth.astype(np.float16),
+        cells=np.stack(cells, axis=-1).astype(np.uint8),
         descriptions=json.dumps(texts),
     )
     work.replace(path)
+
+
+def cell_shares(cells: np.ndarray, codes: np.ndarray, n: int) -> torch.Tensor:
+    """Shares of each cell's 64 pixels that show each of ``n`` values, the background last.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (scene, cell, object)
+        Pixels of each object.
+    codes : ndarray of int, shape (scene, object)
+        The value of each object; -1 where it has none, or there is no such object.
+    n : int
+
+    Returns
+    -------
+    Tensor, shape (scene, cell, n + 1)
+        All zero for scenes in which an object that is seen has no value.
+    """
+    shares = torch.from_numpy(cells).float() / 64
+    # What has no value counts into a column of its own, which is left out.
+    one_hot = functional.one_hot(torch.from_numpy(codes) % (n + 1), n + 1)[..., :n].float()
+    found = torch.cat([shares @ one_hot, 1 - shares.sum(dim=2, keepdim=True)], dim=2)
+    without = (cells.any(axis=1) & (codes < 0)).any(axis=1)
+    return found * torch.from_numpy(~without)[:, None, None]
+
+
+def told_scenes(n: int) -> list[Description]:
+    """Describe scenes of all compositions, without drawing them."""
+    rng = np.random.default_rng(4)
+    return describe(draw_layouts(n, rng=rng, object_counts=OBJECT_COUNTS))
 
 
 def _describe(parts: list) -> Description:

@@ -27,7 +27,7 @@ BLUR = 0.3
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1300)
+    options = arguments(__doc__, steps=1000)
     data = corpus(options.work / "scenes", options.scenes)
     coder, clip = autoencoder.Miniature(), contrastive.Miniature()
     kept = options.work / "latents.pt"

@@ -1,9 +1,15 @@
-"""Train the miniature image-text model: two towers, contrastively, with hard negatives.
+"""Train the miniature image-text model, beside a captioner of its embeddings.
 
-Beside the captions of the other scenes in the batch, each image is told from a caption of itself
-with one mistake (an attribute exchanged, a relation turned), after Yuksekgonul et al. 2023 ("When
-and why vision-language models behave like bags-of-words"): else the embedding would not hold which
-colour belongs to which thing.
+Two towers learn contrastively, with hard negatives: beside the captions of the other scenes in the
+batch, an image is told from a caption of itself with one mistake (an attribute exchanged, a
+relation turned), after Yuksekgonul et al. 2023 ("When and why vision-language models behave like
+bags-of-words"). At the same time a captioner writes the caption from the embedding, after Yu et
+al. 2022 ("CoCa: contrastive captioners"), so that the embedding holds all that captions say; it
+does so from embeddings of captions alone, too (Nukrai et al. 2022, "Text-only training for image
+captioning using noise-injected CLIP"), of scenes of all compositions that are never drawn. What
+each cell of the image tower's grid shows is learnt from the masks: from captions alone a small
+network takes very long to find out which words belong to which pixels. All scenes of a batch are in
+a few places, or the place alone would tell most of them apart.
 """
 
 from __future__ import annotations
@@ -13,61 +19,128 @@ from typing import Any
 import numpy as np
 import torch
 from _model_card import write_card
-from _scene_corpus import arguments, corpus, fit, held_out
+from _scene_corpus import arguments, corpus, fit, held_out, told_scenes
+from torch import Tensor, nn
 from torch.nn import functional
 
-from engramma.features.contrastive import WEIGHTS, Miniature, MiniImageText
+from engramma.features import contrastive
+from engramma.features.contrastive import MiniImageText
+from engramma.generative.captioner import MiniCaptioner
 from engramma.nn.blocks import image_batch
+from engramma.nn.hooks import capture
 from engramma.nn.seed import seeded
 from engramma.nn.weights import load_shipped
-from engramma.worlds.captions import vocabulary
+from engramma.worlds.backgrounds import BACKGROUNDS
+from engramma.worlds.captions import captions, vocabulary
+from engramma.worlds.layouts import COLOURS
 from engramma.worlds.miniatures import image_text_quality
+from engramma.worlds.objects import CATEGORIES
 
-#: Scenes a batch, and how many of them bring a mistaken caption, too.
-BATCH, MISTAKEN = 160, 80
+#: Scenes a batch in colours that have a name and in others, and captions with a mistake.
+NAMED, STRAYS, MISTAKEN = 112, 48, 80
+#: Places of the scenes of a batch.
+PLACES = 3
+#: Scenes a batch that the captioner tells, and scenes that are told and not drawn.
+TOLD, UNDRAWN = 96, 64
+#: Largest angle (tangent) by which embeddings are turned away before they are told.
+BLUR = 0.2
+
+
+class Taught(nn.Module):
+    """The image-text model, and what it is taught with and that is not shipped.
+
+    That is a captioner of its embeddings (``train_mini_captioner.py`` trains better ones
+    afterwards), and names of what cells show: of the form stream what things are, of the tokens
+    that are put out both that and the colours.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.towers = MiniImageText(words=vocabulary())
+        self.teller = MiniCaptioner(words=vocabulary(), condition=128)
+        settings = self.towers.settings
+        self.early = nn.Linear(settings["channels"][-1], len(CATEGORIES) + 1)
+        self.late = nn.Linear(settings["width"], len(CATEGORIES) + 1 + len(COLOURS) + 1)
+
+    def loss(self, pictures: Tensor, texts: Tensor, categories: Tensor, colours: Tensor) -> Tensor:
+        """Losses of retrieval, captions and cells; rows of texts as `batch` below lays them."""
+        with capture(self.towers.image, ["stage2"], detach=False) as kept:
+            tokens = self.towers.image(pictures)
+        images = self.towers.project_tokens(tokens)
+        words = self.towers.project_texts(texts)
+        n = len(images)
+        likeness = self.towers.log_scale.exp().clamp(max=100) * images @ words[: n + MISTAKEN].T
+        own = torch.arange(n)
+        to_text = functional.cross_entropy(likeness, own)
+        to_image = functional.cross_entropy(likeness[:, :n].T, own)
+        # The mistaken caption of the same image, once more, and by itself.
+        some = own[:MISTAKEN]
+        pairs = functional.softplus(likeness[some, some + n] - likeness[some, some]).mean()
+        # Strays come last: of what is told, a third is of them.
+        shown, undrawn = slice(n - TOLD, n), slice(n + MISTAKEN, None)
+        wishes = torch.cat([images[shown], words[undrawn]])
+        aside = functional.normalize(torch.randn_like(wishes), dim=1)
+        blurred = functional.normalize(wishes + BLUR * torch.rand(len(wishes), 1) * aside, dim=1)
+        told = self.teller.loss(blurred, torch.cat([texts[shown], texts[undrawn]]))
+        early = self.early(kept["stage2"].flatten(2).transpose(1, 2))
+        late, hues = self.late(tokens[:, 1:]).split([len(CATEGORIES) + 1, len(COLOURS) + 1], dim=2)
+        # Where colours are seen, categories are learnt of strays only, whose colours tell nothing.
+        cells = (
+            _cell_loss(early, categories)
+            + _cell_loss(late[NAMED:], categories[NAMED:])
+            + _cell_loss(hues, colours)
+        )
+        return 0.5 * (to_text + to_image) + 0.5 * pairs + 2 * told + cells
+
+
+def _cell_loss(said: Tensor, true: Tensor) -> Tensor:
+    return functional.cross_entropy(said.float().flatten(0, 1), true.flatten(0, 1))
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1400)
-    data = corpus(options.work / "scenes", options.scenes)
+    options = arguments(__doc__, steps=1800)
+    named = corpus(options.work / "scenes", options.scenes)
+    strays = corpus(options.work / "scenes", options.scenes // 2, strays=True)
+    undrawn = told_scenes(20_000)
     with seeded(0):
-        model = MiniImageText(words=vocabulary())
+        model = Taught()
 
     def batch(rng: np.random.Generator) -> Any:
-        rows = rng.choice(len(data.images), BATCH, replace=False)
-        texts = data.captions(rows, rng) + data.wrong_captions(rows[:MISTAKEN], rng)
-        return image_batch(data.images[rows]), model.tokenizer.encode(texts)
-
-    def loss(network: Any, parts: Any) -> torch.Tensor:
-        images, texts = network.project_images(parts[0]), network.project_texts(parts[1])
-        likeness = network.log_scale.exp().clamp(max=100) * images @ texts.T
-        own = torch.arange(len(images))
-        to_text = functional.cross_entropy(likeness, own)
-        to_image = functional.cross_entropy(likeness[:, : len(images)].T, own)
-        # The mistaken caption of the same image, once more, and by itself.
-        some = own[:MISTAKEN]
-        mistaken = likeness[some, some + len(images)]
-        pairs = functional.softplus(mistaken - likeness[some, some]).mean()
-        return 0.5 * (to_text + to_image) + 0.5 * pairs
+        places = rng.choice(len(BACKGROUNDS), PLACES, replace=False)
+        rows = rng.choice(np.flatnonzero(np.isin(named.places, places)), NAMED, replace=False)
+        others = rng.choice(np.flatnonzero(np.isin(strays.places, places)), STRAYS, replace=False)
+        texts = [
+            *named.captions(rows, rng),
+            *strays.captions(others, rng),
+            *named.wrong_captions(rows[:MISTAKEN], rng),
+            *(captions(undrawn[i], rng, 1)[0] for i in rng.integers(len(undrawn), size=UNDRAWN)),
+        ]
+        pictures = np.concatenate([named.images[rows], strays.images[others]])
+        grid = [torch.cat(p) for p in zip(named.grid(rows), strays.grid(others), strict=True)]
+        return image_batch(pictures), model.towers.tokenizer.encode(texts), *grid
 
     model = fit(
         model,
         batch,
-        loss,
+        lambda network, parts: network.loss(*parts),
         steps=options.steps,
         rate=1e-3,
         checkpoint=options.work / "image-text.pt",
         description="image-text model",
+        average=0.998,
     )
-    path = WEIGHTS / "mini-image-text.safetensors"
-    model.save(path)
+    path = contrastive.WEIGHTS / "mini-image-text.safetensors"
+    model.towers.save(path)
     load_shipped.cache_clear()
     write_card(
         path,
         "mini-clip: image-text contrastive model of the scenes",
-        f"{options.steps} batches of {BATCH} scenes out of {options.scenes}, AdamW, bfloat16; "
-        "symmetric InfoNCE; captions with a single mistake stand beside half of the right ones",
-        image_text_quality(Miniature(), held_out()),
+        f"{options.steps} batches of {NAMED} scenes out of {len(named.images)} and {STRAYS} out "
+        f"of {len(strays.images)} in colours that have no name and go unsaid (none near one held "
+        f"out for its category), all of {PLACES} places, AdamW, bfloat16, moving average of the "
+        f"weights; symmetric InfoNCE, {MISTAKEN} captions a batch with a single mistake, the loss "
+        "of a captioner that reads the embedding, and the names of what cells of 8 x 8 pixels show",
+        image_text_quality(contrastive.Miniature(), held_out()),
     )
 
 

@@ -371,7 +371,7 @@ def test_whisper(tmp_path, rng):
 
 @torch.no_grad()
 def test_git(images, tmp_path):
-    from engramma.generative.foundation import captioner
+    from engramma.generative.foundation import token_captioner
 
     size = WORDS | {"max_position_embeddings": 40, "vocab_size": 15}  # the tokenizer's words
     config = transformers.GitConfig(
@@ -380,7 +380,7 @@ def test_git(images, tmp_path):
     real = build("GitForCausalLM", config, tmp_path, CLIP_PIXELS, words=True)
     real.output.bias[:4] = -5.0  # else random weights may end a caption before its first word
     real.save_pretrained(tmp_path, safe_serialization=True)
-    ours = captioner(tmp_path)
+    ours = token_captioner(tmp_path)
     pixels = prepared(tmp_path, images)
     ids = real.generate(pixel_values=pixels, max_new_tokens=25, do_sample=False)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)

@@ -63,32 +63,51 @@ class ImageTextModel(abc.ABC):
 
 
 class ImageTower(nn.Module):
-    """Convolutions to an 8 x 8 grid of tokens, then a transformer with a global token.
+    """Two streams to an 8 x 8 grid of tokens, then a transformer with a global token.
+
+    Form is read off the brightness alone, colour off single pixels: as in early vision (Livingstone
+    and Hubel 1988), and so that what a thing is can be told whatever its colour. A network that
+    sees both at once learns which colours each category never had.
 
     Parameters
     ----------
     channels : sequence of int
-        Of the stem and the two stages.
+        Of the form stream's stem and two stages.
     dim, heads, depth : int
         Of the transformer.
     image_size : int
         Pixels a side: 8 times the side of the grid.
     """
 
-    layers = ("stem", "stage1", "stage2", "block1", "block2")
+    layers = ("stem", "stage1", "stage2", "colour", "block1", "block2", "block3")
 
     def __init__(
         self, channels: Sequence[int], dim: int, heads: int, depth: int, image_size: int
     ) -> None:
         super().__init__()
         a, b, c = channels
+        self.settings = {
+            "channels": list(channels),
+            "dim": dim,
+            "heads": heads,
+            "depth": depth,
+            "image_size": image_size,
+        }
         self.image_size = image_size
-        self.stem = nn.Sequential(strided(3, a), nn.GroupNorm(a // 16, a), nn.SiLU())
+        self.stem = nn.Sequential(strided(1, a), nn.GroupNorm(a // 16, a), nn.SiLU())
         self.stage1 = nn.Sequential(strided(a, b), ResidualBlock(b), ResidualBlock(b))
         self.stage2 = nn.Sequential(
             strided(b, c), ResidualBlock(c), ResidualBlock(c), ResidualBlock(c)
         )
-        self.tokens = nn.Linear(c, dim)
+        # A soft histogram of the colours of each cell, of 2 x 2 pixels at a time.
+        pixels = nn.Conv2d(3, a, 1)
+        with torch.no_grad():  # so that units prefer different colours from the start
+            pixels.weight *= 4
+        self.colour = nn.Sequential(
+            nn.AvgPool2d(2), pixels, nn.SiLU(), nn.Conv2d(a, a, 1), nn.SiLU(), nn.AvgPool2d(4)
+        )
+        self.colour_norm = nn.LayerNorm(a)
+        self.tokens = nn.Linear(c + a, dim)
         self.position = nn.Parameter(0.02 * torch.randn((image_size // 8) ** 2 + 1, dim))
         for i in range(1, depth + 1):
             self.add_module(f"block{i}", TransformerBlock(dim, heads))
@@ -101,8 +120,9 @@ class ImageTower(nn.Module):
             x = functional.interpolate(
                 x, (self.image_size, self.image_size), mode="bilinear", antialias=True
             )
-        x = self.stage2(self.stage1(self.stem(x)))
-        x = self.tokens(x.flatten(2).transpose(1, 2))
+        form = self.stage2(self.stage1(self.stem(x.mean(dim=1, keepdim=True))))
+        form, colour = (part.flatten(2).transpose(1, 2) for part in (form, self.colour(x)))
+        x = self.tokens(torch.cat([form, self.colour_norm(colour)], dim=2))
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.position
         for i in range(1, self.depth + 1):
             x = self.get_submodule(f"block{i}")(x)
@@ -155,7 +175,7 @@ class MiniImageText(Shipped):
         width: int = 128,
         heads: int = 4,
         channels: Sequence[int] = (32, 64, 128),
-        image_depth: int = 2,
+        image_depth: int = 3,
         text_depth: int = 2,
         image_size: int = 64,
     ) -> None:
@@ -170,7 +190,11 @@ class MiniImageText(Shipped):
 
     def project_images(self, batch: Tensor) -> Tensor:
         """Return unit vectors of images (n, 3, size, size), -1 .. 1."""
-        return functional.normalize(self.image_projection(self.image(batch)[:, 0]).float(), dim=-1)
+        return self.project_tokens(self.image(batch))
+
+    def project_tokens(self, tokens: Tensor) -> Tensor:
+        """Return unit vectors of what the image tower puts out (n, token, width)."""
+        return functional.normalize(self.image_projection(tokens[:, 0]).float(), dim=-1)
 
     def project_texts(self, tokens: Tensor) -> Tensor:
         """Return unit vectors of token numbers (n, token)."""

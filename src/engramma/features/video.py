@@ -1,8 +1,8 @@
 """Video encoders: what moves how in a clip, as tokens and as one vector.
 
 After Tong et al. 2022 ("VideoMAE") a clip is cut into tubes of two frames, and a transformer reads
-the tubes of all places and times. The miniature brings each tube to a 4 x 4 grid by convolutions,
-and learnt to name what objects do, what they are, and how the camera moves.
+the tubes of all places and times. The miniature brings each tube to an 8 x 8 grid, and learnt to
+name what objects do, what they are, and how the camera moves.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engramma.errors import ConfigError, DataError
+from engramma.features.contrastive import ImageTower
 from engramma.features.model import file_fingerprint
 from engramma.nn.blocks import ResidualBlock, TransformerBlock, strided
 from engramma.nn.weights import Shipped, in_batches, load_shipped
@@ -59,48 +61,62 @@ class VideoEncoder(abc.ABC):
 
 
 class MiniVideo(Shipped):
-    """Convolutions within tubes of two frames, and a transformer over tubes.
+    """Two streams, of what things are and of how they move, and a transformer over both.
+
+    After Simonyan and Zisserman 2014 ("Two-stream convolutional networks"). What things are is
+    read off the first frame of each tube by an image tower that is trained beforehand. How they
+    move is read off both frames, from how alike the features of one are to those of the other a
+    little further on in each direction (Dosovitskiy et al. 2015, "FlowNet").
 
     Parameters
     ----------
     names : dict of str to list of str
         What is learnt to be told: for each question (``action``, ``category``, ...) the answers.
+    tower : dict
+        Settings of the `ImageTower`.
     channels : list of int
-        Of the convolutions at 1/2, 1/4 and 1/8 of the image's size.
+        Of the motion stream at 1/2 and 1/4 of the image's size.
+    reach : int
+        Farthest displacement looked at, in steps of 4 pixels.
     dim, blocks, heads : int
         Of the transformer.
-    frames, image_size : int
-        Of the clips; frames are even.
+    frames : int
+        Of the clips; even.
     """
+
+    near: Tensor
+    inside: Tensor
 
     def __init__(
         self,
         *,
         names: Mapping[str, Sequence[str]],
-        channels: Sequence[int] = (32, 64, 96),
+        tower: Mapping[str, Any],
+        channels: Sequence[int] = (32, 64),
+        reach: int = 2,
         dim: int = 128,
         blocks: int = 3,
         heads: int = 4,
         frames: int = 8,
-        image_size: int = 64,
     ) -> None:
         super().__init__()
         self.remember(locals())
-        a, b, c = channels
-        self.stem = nn.Sequential(
-            # Two frames and their difference.
-            strided(9, a),
-            nn.GroupNorm(a // 16, a),
-            nn.SiLU(),
-            strided(a, b),
-            ResidualBlock(b),
-            strided(b, c),
-            ResidualBlock(c),
-            ResidualBlock(c),
-            strided(c, dim),
+        self.tower = ImageTower(**tower)
+        a, b = channels
+        self.seen = nn.Sequential(
+            strided(3, a), nn.GroupNorm(a // 16, a), nn.SiLU(), strided(a, b), ResidualBlock(b)
         )
-        side = image_size // 16
-        self.place = nn.Parameter(0.02 * torch.randn(side * side, dim))
+        near, inside = _neighbours(tower["image_size"] // 4, reach)
+        self.register_buffer("near", near, persistent=False)
+        self.register_buffer("inside", inside, persistent=False)
+        self.compare = nn.Sequential(
+            nn.Conv2d(2 * b + near.shape[1], 2 * b, 3, padding=1),
+            ResidualBlock(2 * b),
+            strided(2 * b, dim),
+            ResidualBlock(dim),
+        )
+        self.appearance = nn.Linear(tower["dim"], dim)
+        self.place = nn.Parameter(0.02 * torch.randn((tower["image_size"] // 8) ** 2, dim))
         self.time = nn.Parameter(0.02 * torch.randn(frames // 2, 1, dim))
         self.summary = nn.Parameter(0.02 * torch.randn(1, dim))
         self.blocks = nn.ModuleList(TransformerBlock(dim, heads) for _ in range(blocks))
@@ -111,40 +127,70 @@ class MiniVideo(Shipped):
         """Map clips (n, frames, 3, size, size), -1 .. 1, to tokens at each layer.
 
         Tokens are those of the first tube, row by row, then of the second, ...; from the first
-        block on a summary stands before them.
+        block on a summary stands before them. ``motion`` are tokens of the motion stream alone.
         """
-        first, second = batch[:, ::2], batch[:, 1::2]
-        tubes = torch.cat([first, second, second - first], dim=2)
-        grid = self.stem(tubes.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        tokens = grid.flatten(2).transpose(1, 2).unflatten(0, (len(batch), -1))
-        tokens = (tokens + self.place + self.time).flatten(1, 2)
-        found = {"tubes": tokens}
-        x = torch.cat([self.summary.expand(len(batch), 1, -1), tokens], dim=1)
+        first, second = batch[:, ::2].flatten(0, 1), batch[:, 1::2].flatten(0, 1)
+        n = len(batch)
+        motion = self._motion(first, second).flatten(2).transpose(1, 2).unflatten(0, (n, -1))
+        shown = self.appearance(self.tower(first)).unflatten(0, (n, -1))
+        tokens = (shown[:, :, 1:] + motion + self.place + self.time).flatten(1, 2)
+        found = {"motion": motion.flatten(1, 2), "tubes": tokens}
+        summary = self.summary + shown[:, :, 0].mean(dim=1, keepdim=True)
+        x = torch.cat([summary, tokens], dim=1)
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
             found[f"block{number}"] = x
         return found
 
-    def embed(self, batch: Tensor) -> Tensor:
-        """Summaries (n, dim) of clips."""
-        return self.norm(self(batch)[f"block{len(self.blocks)}"][:, 0])
+    def _motion(self, first: Tensor, second: Tensor) -> Tensor:
+        """Map pairs of frames (n, 3, size, size) to a grid (n, dim, size / 8, size / 8)."""
+        last = torch.channels_last
+        both = self.seen(torch.cat([first, second]).contiguous(memory_format=last))
+        now, then = both.chunk(2)
+        queries, keys = (functional.normalize(f.flatten(2), dim=1) for f in (now, then))
+        alike = queries.transpose(1, 2) @ keys
+        alike = alike.gather(2, self.near.expand(len(alike), -1, -1)) * self.inside
+        alike = alike.transpose(1, 2).unflatten(2, now.shape[2:])
+        grid: Tensor = self.compare(torch.cat([now, then, alike], dim=1))
+        return grid
 
-    def loss(self, batch: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
+    def read(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Summaries (n, dim), tokens (n, token, dim) and motion tokens of clips."""
+        found = self(batch)
+        last = self.norm(found[f"block{len(self.blocks)}"])
+        return last[:, 0], last[:, 1:], found["motion"]
+
+    def loss(self, summaries: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
         """Cross-entropy of the answers, mean over questions.
 
         Parameters
         ----------
-        batch : Tensor, shape (n, frames, 3, size, size), -1 .. 1
+        summaries : Tensor, shape (n, dim)
         truth : dict of str to Tensor, shape (n, number of answers)
             Distribution over the answers of each question: where a clip shows several objects,
-            each counts equally.
+            each counts equally. All zero where a question has no answer.
         """
-        summary = self.embed(batch)
         errors = [
-            functional.cross_entropy(self.answers[k](summary).float(), target)
+            functional.cross_entropy(self.answers[k](summaries).float(), target)
             for k, target in truth.items()
         ]
         return torch.stack(errors).mean()
+
+
+def _neighbours(side: int, reach: int) -> tuple[Tensor, Tensor]:
+    """For each place of a grid, the places up to ``reach`` steps away and which are inside it.
+
+    Returns
+    -------
+    near : Tensor of int, shape (side ** 2, (2 * reach + 1) ** 2)
+    inside : Tensor of the same shape
+        0 where a neighbour lies outside.
+    """
+    steps = torch.cartesian_prod(*[torch.arange(-reach, reach + 1)] * 2)
+    places = torch.cartesian_prod(*[torch.arange(side)] * 2)[:, None] + steps
+    inside = ((places >= 0) & (places < side)).all(dim=2)
+    row, column = places.clamp(0, side - 1).unbind(2)
+    return row * side + column, inside.float()
 
 
 class Miniature(VideoEncoder):
@@ -158,7 +204,11 @@ class Miniature(VideoEncoder):
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = WEIGHTS / "mini-video.safetensors" if path is None else Path(path)
         self.network: MiniVideo = load_shipped(MiniVideo, self.path)
-        self.layers = ("tubes", *(f"block{i + 1}" for i in range(len(self.network.blocks))))
+        self.layers = (
+            "motion",
+            "tubes",
+            *(f"block{i + 1}" for i in range(len(self.network.blocks))),
+        )
 
     def activations(
         self, videos: np.ndarray, layers: Sequence[str] | None = None
@@ -207,11 +257,11 @@ class Miniature(VideoEncoder):
 
     def _summaries(self, videos: np.ndarray) -> Tensor:
         clips = self._sampled(videos)
-        return in_batches(lambda x: self.network.embed(clip_batch(x)), clips, 32)
+        return in_batches(lambda x: self.network.read(clip_batch(x))[0], clips, 32)
 
     def _sampled(self, videos: np.ndarray) -> np.ndarray:
         """Check clips and take as many frames as the network wants, evenly."""
-        frames, size = (self.network.settings[k] for k in ("frames", "image_size"))
+        frames, size = self.network.settings["frames"], self.network.tower.image_size
         shape = np.shape(videos)
         if len(shape) != 5 or shape[2:] != (size, size, 3) or shape[1] < frames:
             raise DataError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engramma.generative.autoencoder import ImageAutoencoder
-from engramma.generative.captioner import Captioner
+from engramma.generative.captioner import Captioner, TokenCaptioner
 from engramma.generative.diffusion import LatentDiffusion
 from engramma.generative.story_model import CausalLanguageModel
 
@@ -58,11 +58,22 @@ def latent_diffusion(
 
 
 def captioner(source: Source | None = None) -> Captioner:
-    """Return the miniature captioner, or the GIT of a Hugging Face folder."""
+    """Return the miniature captioner of embeddings, or the GIT of a Hugging Face folder."""
     if source is None:
         from engramma.generative.captioner import Miniature
 
         return Miniature()
+    from engramma.generative.git_folder import GitFolder
+
+    return GitFolder(source)
+
+
+def token_captioner(source: Source | None = None) -> TokenCaptioner:
+    """Return the captioner of image tokens: the miniature, or the GIT of a folder."""
+    if source is None:
+        from engramma.generative.captioner import TokenMiniature
+
+        return TokenMiniature()
     from engramma.generative.git_folder import GitFolder
 
     return GitFolder(source)

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engramma.errors import DataError
 from engramma.features.pretrained import Pretrained, all_batches
-from engramma.generative.captioner import Captioner
+from engramma.generative.captioner import TokenCaptioner
 
 
-class GitFolder(Captioner):
+class GitFolder(TokenCaptioner):
     """The ``GitForCausalLM`` of a Hugging Face folder, with tokenizer and image processor.
 
     What it captions are the tokens of its own image encoder, as `image_tokens` returns them or as
@@ -60,35 +59,17 @@ class GitFolder(Captioner):
         found: np.ndarray = all_batches(run, images)
         return found
 
-    def caption(self, condition: np.ndarray) -> list[str]:
-        """Write the likeliest sentence, word by word, for the tokens of each image.
-
-        Raises
-        ------
-        DataError
-            If they have another shape.
-        """
-        tokens = torch.as_tensor(condition, dtype=torch.float32)
-        if tokens.shape[1:] not in ((self.condition_dim,), self.token_shape):
-            raise DataError(
-                f"tokens have shape {tuple(tokens.shape)}",
-                where=f"model {self.name}",
-                mend=f"give image x {self.token_shape[0]} x {self.token_shape[1]}, or one row each",
-            )
+    def write(self, tokens: Tensor) -> list[str]:
+        """Write the likeliest sentence, word by word, for the tokens of each image."""
         _, network = self._parts
-
         texts: list[str] = []
-        for batch in tokens.reshape(-1, 1, *self.token_shape).split(16):
+        for batch in tokens[:, None].split(16):
             with torch.inference_mode():
                 ids = network.generate(
                     pixel_values=batch, max_new_tokens=self.length, do_sample=False, num_beams=1
                 )
             texts += self.model.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [t.strip() for t in texts]
-
-    def caption_images(self, images: np.ndarray) -> list[str]:
-        """Write a sentence for each RGB image (n, height, width, 3), uint8."""
-        return self.caption(self.image_tokens(images))
 
     def identity(self) -> str:
         """Hash of the folder, and the length of captions."""

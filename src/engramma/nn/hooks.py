@@ -53,13 +53,15 @@ def match_names(patterns: str | Iterable[str], names: Sequence[str], kind: str) 
 
 
 @contextmanager
-def capture(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+def capture(
+    module: nn.Module, names: Iterable[str], *, detach: bool = True
+) -> Iterator[dict[str, torch.Tensor]]:
     """Collect the outputs of named submodules while the ``with`` block runs the network.
 
-    Yields a dictionary that each forward pass fills: name to detached tensor. Where a submodule
-    puts out a tuple or a mapping, the first tensor in it is kept; where it is called more than
-    once in a pass, the last call counts. The hooks are gone after the block, whatever happens
-    in it.
+    Yields a dictionary that each forward pass fills: name to tensor, without gradients unless
+    ``detach`` is false. Where a submodule puts out a tuple or a mapping, the first tensor in it is
+    kept; where it is called more than once in a pass, the last call counts. The hooks are gone
+    after the block, whatever happens in it.
 
     Raises
     ------
@@ -73,7 +75,8 @@ def capture(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, torch
 
     def keeper(name: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            outputs[name] = _first_tensor(output, name).detach()
+            tensor = _first_tensor(output, name)
+            outputs[name] = tensor.detach() if detach else tensor
 
         return keep
 

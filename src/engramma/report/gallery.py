@@ -277,7 +277,8 @@ def miniatures(seed: int) -> Section:
     near = vae.decode(
         model.sample(embeddings[::-1], rng=rng, start=vae.encode(some.images), strength=0.6)
     )
-    written = captioner.Miniature().caption(embeddings)
+    from_tokens = captioner.TokenMiniature().caption_images(some.images)
+    from_embeddings = captioner.Miniature().caption(embeddings)
     return Section(
         name="miniatures",
         title="Miniature foundation models",
@@ -303,13 +304,13 @@ def miniatures(seed: int) -> Section:
                     ]
                 ),
             ),
-            _plates("Captions written from embeddings", "", some.images, written),
+            _plates("Captions written from image tokens", "", some.images, from_tokens),
         ],
         tables=[
             Table(
-                "Caption by the world, and by the captioner",
-                ["world", "captioner"],
-                [list(pair) for pair in zip(texts, written, strict=True)],
+                "Caption by the world, and by the captioners of image tokens and of embeddings",
+                ["world", "from tokens", "from the embedding"],
+                [list(row) for row in zip(texts, from_tokens, from_embeddings, strict=True)],
             )
         ],
     )
