@@ -156,17 +156,22 @@ def _keep(path: Path, scenes: Scenes) -> None:
         [d.background, [[t.category, t.colour, t.size] for t in d.things], d.relations]
         for d in scenes.descriptions
     ]
-    masks = scenes.masks.reshape(len(scenes), 8, 8, 8, 8)
-    cells = [(masks == 1 + number).sum(axis=(2, 4)) for number in range(MOST_OBJECTS)]
     work = path.with_suffix(".part.npz")
     np.savez(
         work,
         images=scenes.images,
         depth=scenes.depth.astype(np.float16),
-        cells=np.stack(cells, axis=-1).astype(np.uint8),
+        cells=cell_pixels(scenes.masks),
         descriptions=json.dumps(texts),
     )
     work.replace(path)
+
+
+def cell_pixels(masks: np.ndarray) -> np.ndarray:
+    """Count pixels of each object in cells of 8 x 8: (..., 64, 64) to (..., 8, 8, objects)."""
+    cells = masks.reshape(*masks.shape[:-2], 8, 8, 8, 8)
+    counts = [(cells == 1 + number).sum(axis=(-3, -1)) for number in range(MOST_OBJECTS)]
+    return np.stack(counts, axis=-1).astype(np.uint8)
 
 
 def cell_shares(cells: np.ndarray, codes: np.ndarray, n: int) -> torch.Tensor:
@@ -191,6 +196,18 @@ def cell_shares(cells: np.ndarray, codes: np.ndarray, n: int) -> torch.Tensor:
     found = torch.cat([shares @ one_hot, 1 - shares.sum(dim=2, keepdim=True)], dim=2)
     without = (cells.any(axis=1) & (codes < 0)).any(axis=1)
     return found * torch.from_numpy(~without)[:, None, None]
+
+
+def cell_loss(said: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of what is said of cells (scene, cell, n), given the true shares."""
+    return functional.cross_entropy(said.float().flatten(0, 1), shares.flatten(0, 1))
+
+
+def turned(embeddings: torch.Tensor, most: float) -> torch.Tensor:
+    """Turn unit vectors (n, dim) away at random, by an angle of at most the tangent ``most``."""
+    aside = functional.normalize(torch.randn_like(embeddings), dim=1)
+    away = embeddings + most * torch.rand(len(embeddings), 1) * aside
+    return functional.normalize(away, dim=1)
 
 
 def told_scenes(n: int) -> list[Description]:

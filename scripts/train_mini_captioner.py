@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from _model_card import write_card
-from _scene_corpus import arguments, corpus, fit, held_out, told_scenes
+from _scene_corpus import arguments, corpus, fit, held_out, told_scenes, turned
 from torch import Tensor, nn
-from torch.nn import functional
 
 from engramma.features import contrastive
 from engramma.generative.captioner import WEIGHTS, Miniature, MiniCaptioner, TokenMiniature
@@ -50,10 +49,8 @@ class Tellers(nn.Module):
     def loss(self, tokens: Tensor, embeddings: Tensor, texts: Tensor, read: Tensor) -> Tensor:
         """Sum of both losses; the last texts are of embeddings only."""
         n = len(tokens)
-        aside = functional.normalize(torch.randn_like(embeddings), dim=1)
-        turned = embeddings + BLUR * torch.rand(len(embeddings), 1) * aside
         return self.of_tokens.loss(tokens, texts[:n], read[:n]) + self.of_embeddings.loss(
-            functional.normalize(turned, dim=1), texts, read
+            turned(embeddings, BLUR), texts, read
         )
 
 

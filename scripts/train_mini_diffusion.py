@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from _model_card import write_card
-from _scene_corpus import arguments, corpus, fit, held_out
-from torch.nn import functional
+from _scene_corpus import arguments, corpus, fit, held_out, turned
 
 from engramma.features import contrastive
 from engramma.generative import autoencoder
@@ -43,9 +42,7 @@ def main() -> None:
         return latents[rows], embeddings[rows]
 
     def loss(network: Any, parts: Any) -> torch.Tensor:
-        aside = functional.normalize(torch.randn_like(parts[1]), dim=1)
-        blurred = functional.normalize(parts[1] + BLUR * torch.rand(BATCH, 1) * aside, dim=1)
-        return network.loss(parts[0], blurred)
+        return network.loss(parts[0], turned(parts[1], BLUR))
 
     model = fit(
         model,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from _model_card import write_card
-from _scene_corpus import arguments, corpus, fit, held_out, told_scenes
+from _scene_corpus import arguments, cell_loss, corpus, fit, held_out, told_scenes, turned
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -79,22 +79,16 @@ class Taught(nn.Module):
         # Strays come last: of what is told, a third is of them.
         shown, undrawn = slice(n - TOLD, n), slice(n + MISTAKEN, None)
         wishes = torch.cat([images[shown], words[undrawn]])
-        aside = functional.normalize(torch.randn_like(wishes), dim=1)
-        blurred = functional.normalize(wishes + BLUR * torch.rand(len(wishes), 1) * aside, dim=1)
-        told = self.teller.loss(blurred, torch.cat([texts[shown], texts[undrawn]]))
+        told = self.teller.loss(turned(wishes, BLUR), torch.cat([texts[shown], texts[undrawn]]))
         early = self.early(kept["stage2"].flatten(2).transpose(1, 2))
         late, hues = self.late(tokens[:, 1:]).split([len(CATEGORIES) + 1, len(COLOURS) + 1], dim=2)
         # Where colours are seen, categories are learnt of strays only, whose colours tell nothing.
         cells = (
-            _cell_loss(early, categories)
-            + _cell_loss(late[NAMED:], categories[NAMED:])
-            + _cell_loss(hues, colours)
+            cell_loss(early, categories)
+            + cell_loss(late[NAMED:], categories[NAMED:])
+            + cell_loss(hues, colours)
         )
         return 0.5 * (to_text + to_image) + 0.5 * pairs + 2 * told + cells
-
-
-def _cell_loss(said: Tensor, true: Tensor) -> Tensor:
-    return functional.cross_entropy(said.float().flatten(0, 1), true.flatten(0, 1))
 
 
 def main() -> None:

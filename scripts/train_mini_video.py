@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from _model_card import write_card
-from _scene_corpus import arguments, cell_shares, fit, stray_hues
+from _scene_corpus import arguments, cell_loss, cell_pixels, cell_shares, fit, stray_hues
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -89,9 +89,6 @@ def _draw(path: Path, number: int) -> None:
         pictures = render(videos.layout.with_(hue=hues), rng=rng)
         videos = replace(videos, frames=pictures.images.reshape(videos.frames.shape))
         colour = np.full_like(colour, -1)
-    grid = (SHARD, FRAMES // 2, 8, 8, 8, 8)
-    masks = videos.masks[:, ::2].reshape(grid)
-    cells = [(masks == 1 + k).sum(axis=(3, 5)) for k in range(MOST_OBJECTS)]
     work = path.with_suffix(".part.npz")
     np.savez(
         work,
@@ -101,9 +98,9 @@ def _draw(path: Path, number: int) -> None:
         colour=colour,
         background=first.background[:, None],
         camera=videos.camera[:, None],
-        cells=np.stack(cells, axis=-1).astype(np.uint8).reshape(SHARD, -1, MOST_OBJECTS),
+        cells=cell_pixels(videos.masks[:, ::2]).reshape(SHARD, -1, MOST_OBJECTS),
         flow=videos.flow()[:, ::2]
-        .reshape(*grid, 2)
+        .reshape(SHARD, FRAMES // 2, 8, 8, 8, 8, 2)
         .mean(axis=(3, 5))
         .astype(np.float16)
         .reshape(SHARD, -1, 2),
@@ -128,14 +125,9 @@ class Taught(nn.Module):
     ) -> Tensor:
         """Losses of the answers, of the names of cells, and of their flow."""
         summaries, tokens, motion = self.encoder.read(clips)
-        named = [
-            functional.cross_entropy(
-                self.names[k](tokens).float().flatten(0, 1), shares.flatten(0, 1)
-            )
-            for k, shares in cells.items()
-        ]
+        named = sum(cell_loss(self.names[k](tokens), shares) for k, shares in cells.items())
         moved = functional.smooth_l1_loss(self.flow(motion).float(), flow)
-        return self.encoder.loss(summaries, truth) + sum(named) + moved
+        return self.encoder.loss(summaries, truth) + named + moved
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from engramma.generative.captioner import MiniCaptioner
 from engramma.generative.diffusion import alpha_sigma, ddim
 from engramma.nn.blocks import ResidualBlock, TransformerBlock, attend, image_batch, image_pixels
 from engramma.nn.hooks import capture
+from engramma.nn.seed import seeded
 from engramma.nn.words import WordTokenizer
 from engramma.worlds.captions import vocabulary
 from engramma.worlds.miniatures import (
@@ -110,12 +111,21 @@ def test_captions_of_image_tokens_are_right(new_scenes):
         model.caption(tokens[:, :5])
 
 
-@pytest.mark.xfail(strict=True, reason="relations 0.37: what was said already is said again")
-def test_captions_say_what_was_wanted(new_scenes):
-    model = captioner.TokenMiniature()
-    quality = caption_scores(model.caption_images(new_scenes.images), new_scenes)
+@pytest.mark.xfail(strict=True, reason="of several things one is said again; relations below 0.4")
+@pytest.mark.parametrize("read", ["embedding", "tokens"])
+def test_captions_say_what_was_wanted(new_scenes, read):
+    if read == "tokens":
+        written = captioner.TokenMiniature().caption_images(new_scenes.images)
+        quality = caption_scores(written, new_scenes)
+    else:
+        quality = captioner_quality(captioner.Miniature(), contrastive.Miniature(), new_scenes)
     assert quality["attributes"] >= 0.8
     assert quality["relation"] >= 0.8
+
+
+@pytest.mark.xfail(strict=True, reason="0.78 here, 0.795 of a thousand")
+def test_right_captions_are_preferred_as_wanted(new_scenes):
+    assert image_text_quality(contrastive.Miniature(), new_scenes)["right_caption"] >= 0.8
 
 
 def test_form_is_read_off_brightness_alone(new_scenes):
@@ -243,11 +253,11 @@ def test_the_captioner_writes_the_likeliest_words():
 
 
 def test_the_captioner_of_tokens_looks_at_all_of_them():
-    torch.manual_seed(0)
-    model = MiniCaptioner(
-        words=["a", "b"], condition=8, context=8, dim=16, heads=2, depth=2, length=6
-    ).eval()
-    tokens, words = torch.randn(2, 5, 8), torch.tensor([[1, 4, 5], [1, 5, 4]])
+    with seeded(0):
+        model = MiniCaptioner(
+            words=["a", "b"], condition=8, context=8, dim=16, heads=2, depth=2, length=6
+        ).eval()
+        tokens, words = torch.randn(2, 5, 8), torch.tensor([[1, 4, 5], [1, 5, 4]])
     logits = model(tokens, words)
     assert torch.allclose(model(tokens.flip(0), words.flip(0)).flip(0), logits, atol=1e-5)
     # Without positions of their own, tokens of the grid may stand in any order; the first may not.

@@ -133,14 +133,15 @@ def verify_claim(
         "versions": versions(),
     }
     numbers = range(first_seed, first_seed + n_seeds)
-    found: Iterable[Measured]
-    if workers is None:
-        found = (measure(claim, seed) for seed in numbers)
-    else:
-        begun = [workers.measure(card.slug, claim.name, seed) for seed in numbers]
-        found = (future.result() for future in begun)
+    begun = [workers.measure(card.slug, claim.name, seed) for seed in numbers] if workers else []
+    found = (
+        begun[place].result() if begun else measure(claim, seed)
+        for place, seed in enumerate(numbers)
+    )
     for seed, measured in zip(numbers, track(found, name, total=n_seeds), strict=True):
         if isinstance(measured, str):
+            for future in begun:
+                future.cancel()
             return Verdict(
                 answer="not testable",
                 reason=f"seed {seed}: {measured}",

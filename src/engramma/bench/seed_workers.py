@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 
 from engramma.errors import ConfigError
+from engramma.threads import limit_threads
 
 #: What a claim measures with one seed, or why it cannot be tested with it.
 Measured = tuple[float, float, float] | str
@@ -32,14 +34,14 @@ class SeedWorkers:
             )
         # Not forked: a copy of a process whose libraries run threads can hang.
         context = multiprocessing.get_context("spawn")
-        self._pools = [
-            ProcessPoolExecutor(1, context, initializer=_begin, initargs=(threads,))
-            for _ in range(count)
-        ]
+        self._pools = [ProcessPoolExecutor(1, context, initializer=_begin) for _ in range(count)]
+        self._threads = threads
 
     def measure(self, slug: str, claim: str, seed: int) -> Future[Measured]:
         """Begin to measure a claim of a registered system."""
-        return self._pools[seed % len(self._pools)].submit(_measure, slug, claim, seed)
+        return self._pools[seed % len(self._pools)].submit(
+            _measure, slug, claim, seed, self._threads
+        )
 
     def close(self, *, wait: bool) -> None:
         """End the processes; without waiting, what they do is given up."""
@@ -66,19 +68,13 @@ def seed_workers(count: int, threads: int) -> Iterator[SeedWorkers | None]:
     workers.close(wait=True)
 
 
-def _begin(threads: int) -> None:
-    import signal
-
-    import torch
-    from threadpoolctl import threadpool_limits
-
+def _begin() -> None:
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    threadpool_limits(limits=threads)
 
 
-def _measure(slug: str, claim: str, seed: int) -> Measured:
+def _measure(slug: str, claim: str, seed: int, threads: int) -> Measured:
     from engramma.bench.claims import measure, select_claims
 
-    return measure(select_claims([f"{slug}/{claim}"])[0][1], seed)
+    with limit_threads(threads):
+        return measure(select_claims([f"{slug}/{claim}"])[0][1], seed)
