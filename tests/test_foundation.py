@@ -273,6 +273,14 @@ def test_videomae(tmp_path):
         close(found[layer], state)
     mean = out.last_hidden_state.mean(dim=1)
     close(ours.embed_videos(videos), mean / mean.norm(dim=1, keepdim=True))
+    # As features of stimuli, whose videos may differ in size.
+    stimuli = StimulusSet(
+        pd.DataFrame(index=["a", "b"]), videos=[videos[0], videos[1, :, :30, :36]]
+    )
+    features = extract(stimuli, tmp_path, "hidden.2", cache=False)
+    (layer,) = features.values()
+    close(layer.values[0], out.hidden_states[2][0].mean(dim=0))
+    close(layer.values[1], ours.activations(videos[1:, :, :30, :36])["hidden.2"][0].mean(axis=0))
     with pytest.raises(DataError, match="at least 4 frames"):
         ours.embed_videos(videos[:, :3])
     with pytest.raises(ConfigError, match=r"choose from hidden\.0"):

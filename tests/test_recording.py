@@ -76,6 +76,29 @@ def test_cohort_round_trip_and_unequal_units(rng, tmp_path):
     assert again.fingerprint() == cohort.fingerprint()
 
 
+def test_media_in_memory_are_kept_and_joined(rng, tmp_path):
+    def with_media(subject, ids):
+        shapes = [(int(i[2:]) + 2, 4, 5, 3) for i in ids]  # clips of different lengths
+        stimuli = StimulusSet(
+            pd.DataFrame(index=ids),
+            audio=[np.full(len(ids), int(i[2:]), np.float32) for i in ids],
+            videos=[np.full(shape, shape[0], np.uint8) for shape in shapes],
+        )
+        array = Recording.from_arrays(
+            rng.standard_normal((len(ids), 2)), ids, subject=subject
+        ).array
+        return Recording(array, stimuli)
+
+    cohort = Cohort({"a": with_media("a", ["im0", "im1"]), "b": with_media("b", ["im1", "im2"])})
+    save_recording(cohort, tmp_path / "c.zarr")
+    again = open_recording(tmp_path / "c.zarr")
+    assert again.fingerprint() == cohort.fingerprint()
+    stimuli = again.stimuli
+    assert stimuli.ids == ["im0", "im1", "im2"] and stimuli.has("video")
+    assert [len(v) for v in stimuli.videos] == [2, 3, 4]
+    assert [a[0] for a in stimuli.select(["im2", "im0"]).audio] == [2, 0]
+
+
 def test_failed_write_leaves_the_old_recording(rng, tmp_path, monkeypatch):
     path = tmp_path / "r.zarr"
     recording = make(rng)

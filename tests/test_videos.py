@@ -1,12 +1,18 @@
 """Videos: flow against warping, occlusion, the small moving scenes, and the video encoder."""
 
 import re
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from scipy.ndimage import binary_erosion, map_coordinates
 
+from engramma.data.stimuli import StimulusSet
 from engramma.errors import ConfigError, DataError
+from engramma.features import extract
+from engramma.features.media import items
 from engramma.features.video import WEIGHTS, Miniature, _neighbours
 from engramma.registry import worlds
 from engramma.worlds.moving_scenes import moving_scenes
@@ -198,3 +204,48 @@ def test_encoder_reads_the_order_of_frames_and_checks_its_input(videos: Videos) 
         model.activations(few, ["block9"])
     with pytest.raises(DataError, match="at least 8 frames"):
         model.embed_videos(few[:, :4])
+
+
+def test_layers_of_the_encoder_are_features_of_videos(videos: Videos) -> None:
+    model = Miniature()
+    some = videos.stimuli.select(videos.stimuli.ids[3:0:-1])
+    found = extract(some, "mini-video", cache=False)
+    assert list(found) == [f"mini-video/{n}" for n in (*model.layers, "embedding")]
+    clips = videos.frames[3:0:-1]
+    inner = model.activations(clips, ["motion"])["motion"].mean(axis=1)
+    np.testing.assert_allclose(found["mini-video/motion"].values, inner, atol=1e-5)
+    vectors = model.embed_videos(clips)
+    np.testing.assert_allclose(found["mini-video/embedding"].values, vectors, atol=1e-5)
+    # Larger clips are read as pillow, which resizes with antialiasing, makes them.
+    large = make_videos(2, rng=np.random.default_rng(2), frames=9, size=96)
+    again = extract(large.stimuli, "mini-video", "embedding", cache=False)["mini-video/embedding"]
+    some_frames = large.frames[:, [0, 1, 2, 3, 5, 6, 7, 8]]
+    small = [[Image.fromarray(f).resize((64, 64), Image.BILINEAR) for f in c] for c in some_frames]
+    wanted = model.embed_videos(np.asarray([[np.asarray(f) for f in c] for c in small]))
+    assert (again.values * wanted).sum(axis=1).min() > 0.999
+    # Columns of the table, images and videos are part of what stimuli are.
+    assert some.fingerprint() != StimulusSet(some.table, images=some.images).fingerprint()
+
+
+def test_videos_in_files_are_decoded(tmp_path: Path, videos: Videos) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    for name, clip in zip("ab", videos.frames[:2], strict=True):
+        with av.open(str(tmp_path / f"{name}.mkv"), "w") as container:
+            stream = container.add_stream("ffv1", rate=8)  # lossless
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "bgr0"
+            for frame in clip:
+                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    table = pd.DataFrame({"video": ["a.mkv", "b.mkv"]}, index=["a", "b"])
+    stimuli = StimulusSet(table, root=tmp_path)
+    for read, clip in zip(items(stimuli, "video"), videos.frames, strict=False):
+        np.testing.assert_array_equal(read, clip)
+    (tmp_path / "b.mkv").write_text("no video")
+    with pytest.raises(DataError, match=r"does not decode.*b\.mkv \(stimulus 'b'\)"):
+        list(items(stimuli, "video"))
+    with pytest.raises(DataError, match="no video"):
+        extract(StimulusSet(videos.stimuli.table), "mini-video", cache=False)
+    wrong = StimulusSet(table, videos=[videos.frames[0], videos.masks[0]])
+    with pytest.raises(DataError, match="give frames x height x width x 3"):
+        list(items(wrong, "video"))

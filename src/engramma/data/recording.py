@@ -302,13 +302,15 @@ class Cohort(Mapping[str, Recording]):
             return sets[0]
         table = pd.concat([s.table for s in sets])
         table = table[~table.index.duplicated()]
-        images = None
-        if all(s.images is not None for s in sets):
+        media: dict[str, Any] = {}
+        for name in set.intersection(*(set(s.in_memory) for s in sets)):
             rows: dict[str, np.ndarray] = {}
             for s in sets:
-                rows.update(zip(s.ids, s.images, strict=True))  # type: ignore[arg-type]
-            images = np.stack([rows[str(i)] for i in table.index])
-        return StimulusSet(table, root=sets[0].root, images=images, attrs=sets[0].attrs)
+                rows.update(zip(s.ids, s.in_memory[name], strict=True))
+            media[name] = [rows[str(i)] for i in table.index]
+        if "images" in media:
+            media["images"] = np.stack(media["images"])
+        return StimulusSet(table, root=sets[0].root, attrs=sets[0].attrs, **media)
 
     def fingerprint(self) -> str:
         """Short hash over all recordings."""

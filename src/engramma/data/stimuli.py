@@ -16,6 +16,8 @@ from engramma.errors import DataError
 
 #: Columns with a meaning of their own; every other column is an attribute of the stimulus.
 MEDIA_COLUMNS = ("image", "audio", "video", "caption")
+#: Where each medium is held in memory.
+IN_MEMORY = {"image": "images", "audio": "audio", "video": "videos"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,9 @@ class StimulusSet:
         Images in memory, stimulus x height x width x 3, uint8: used in place of image files.
     audio : sequence of ndarray, optional
         Waveforms in memory, one a stimulus, with ``sampling_rate`` in ``attrs``.
+    videos : sequence of ndarray, optional
+        Clips in memory, one a stimulus, frames x height x width x 3, uint8: used in place of video
+        files.
     attrs : dict
         Facts about the set (name, source, licence).
 
@@ -47,6 +52,7 @@ class StimulusSet:
     root: Path | None = None
     images: np.ndarray | None = None
     audio: Sequence[np.ndarray] | None = None
+    videos: Sequence[np.ndarray] | np.ndarray | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,9 +66,8 @@ class StimulusSet:
                 mend="give each stimulus one row and one id",
             )
         object.__setattr__(self, "table", table)
-        for name in ("images", "audio"):
-            media = getattr(self, name)
-            if media is not None and len(media) != len(table):
+        for name, media in self.in_memory.items():
+            if len(media) != len(table):
                 raise DataError(
                     f"{len(media)} {name} for {len(table)} stimuli",
                     where=f"StimulusSet.{name}",
@@ -73,15 +78,19 @@ class StimulusSet:
         return len(self.table)
 
     @property
+    def in_memory(self) -> dict[str, Sequence[np.ndarray] | np.ndarray]:
+        """What is held in memory of ``images``, ``audio`` and ``videos``, by these names."""
+        held = {name: getattr(self, name) for name in IN_MEMORY.values()}
+        return {name: media for name, media in held.items() if media is not None}
+
+    @property
     def ids(self) -> list[str]:
         """Stimulus ids, in table order."""
         return [str(i) for i in self.table.index]
 
     def has(self, medium: str) -> bool:
         """Whether ``medium`` (image, audio, video, caption) is there for every stimulus."""
-        if medium == "image" and self.images is not None:
-            return True
-        if medium == "audio" and self.audio is not None:
+        if IN_MEMORY.get(medium) in self.in_memory:
             return True
         return medium in self.table and bool(self.table[medium].notna().all())
 
@@ -112,11 +121,12 @@ class StimulusSet:
             root=self.root,
             images=None if self.images is None else self.images[rows],
             audio=None if self.audio is None else [self.audio[int(i)] for i in rows],
+            videos=None if self.videos is None else [self.videos[int(i)] for i in rows],
             attrs=self.attrs,
         )
 
     def fingerprint(self, ids: Iterable[str] | None = None) -> str:
-        """Short hash of the table and of what images and sounds hold, of some stimuli or of all.
+        """Short hash of the table and of what media hold, of some stimuli or of all.
 
         Neither the order of stimuli and columns nor the names of media files change it.
         """
@@ -132,9 +142,8 @@ class StimulusSet:
                     text = _file_digest(self.path(column, stimulus), text)
                 digest.update(f"{column}\x1f{text}\x1e".encode())
         for row in rows:
-            for memory in (self.images, self.audio):
-                if memory is not None:
-                    digest.update(np.ascontiguousarray(memory[int(row)]).tobytes())
+            for memory in self.in_memory.values():
+                digest.update(np.ascontiguousarray(memory[int(row)]).tobytes())
         return digest.hexdigest()[:16]
 
     def categorical(self, max_levels: int = 40) -> list[str]:

@@ -125,8 +125,9 @@ def _write(recording: Recording, path: Path) -> None:
     stimuli.table.to_csv(path / "stimuli.tsv", sep="\t")
     if stimuli.images is not None:
         np.save(path / "images.npy", stimuli.images, allow_pickle=False)
-    if stimuli.audio is not None:
-        np.savez(path / "audio.npz", *stimuli.audio)
+    for name in ("audio", "videos"):
+        if name in stimuli.in_memory:
+            np.savez(path / f"{name}.npz", *stimuli.in_memory[name])
 
 
 def _open(path: Path) -> Recording:
@@ -140,16 +141,12 @@ def _open(path: Path) -> Recording:
     table = pd.read_csv(path / "stimuli.tsv", sep="\t", dtype={"stimulus": str}, na_values=[""])
     table = table.drop(columns="stimulus").set_axis(pd.Index(listing["index"]), axis=0)
     images = path / "images.npy"
-    audio = path / "audio.npz"
-    waves = None
-    if audio.exists():
-        with np.load(audio, allow_pickle=False) as archive:
-            waves = [archive[k] for k in archive.files]
     stimuli = StimulusSet(
         table,
         root=Path(listing["root"]) if listing["root"] else None,
         images=np.load(images, allow_pickle=False) if images.exists() else None,
-        audio=waves,
+        audio=_arrays(path / "audio.npz"),
+        videos=_arrays(path / "videos.npz"),
         attrs=listing["attrs"],
     )
     try:
@@ -162,6 +159,14 @@ def _open(path: Path) -> Recording:
         ) from error
     array.attrs = json.loads(array.attrs["json"])
     return Recording(array, stimuli)
+
+
+def _arrays(path: Path) -> list[np.ndarray] | None:
+    """Read the arrays of an archive in their order; None if there is none."""
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        return [archive[k] for k in archive.files]
 
 
 def _plain(value: Any) -> Any:

@@ -98,6 +98,7 @@ def registered_models() -> dict[str, ModelCard]:
         language,
         pixels,
         speech,
+        video,
         vision,
     )
 
@@ -165,7 +166,7 @@ def extract(
         Hugging Face folder or GGUF file, or any network with a ``preprocess`` method.
     layers : str or iterable of str, optional
         Names or patterns (``"stage*"``); by default those that the model thinks worthwhile.
-    medium : {"image", "caption", "audio"}, optional
+    medium : {"image", "caption", "audio", "video"}, optional
         For models of more than one medium.
     cache : path or bool, optional
         Folder of the cache; by default the user's (``ENGRAMMA_CACHE``); False: none. Entries are

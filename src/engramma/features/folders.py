@@ -8,11 +8,13 @@ from typing import Any
 
 from engramma.errors import ConfigError
 from engramma.features.huggingface import HuggingFaceModel
+from engramma.features.model import FeatureModel
+from engramma.features.video import VideoLayers
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 
 
-def load_local(path: Path, medium: str | None = None) -> HuggingFaceModel:
+def load_local(path: Path, medium: str | None = None) -> FeatureModel:
     """Make a feature model of a Hugging Face folder or a GGUF file.
 
     Raises
@@ -24,6 +26,13 @@ def load_local(path: Path, medium: str | None = None) -> HuggingFaceModel:
     if path.suffix == ".gguf":
         return HuggingFaceModel(path.parent, gguf=path.name, medium=medium or "caption")
     require_weights(path)
+    if read_json(path / "config.json").get("model_type") == "videomae" and medium in (
+        None,
+        "video",
+    ):
+        from engramma.features.video_folder import VideoFolder
+
+        return VideoLayers(lambda: VideoFolder(path))
     offered = _media(path)
     if not offered:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What stimuli are made of: images, captions and sound, read one at a time."""
+"""What stimuli are made of: images, captions, sounds and videos, read one at a time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from engramma.data.stimuli import StimulusSet
+from engramma.data.stimuli import IN_MEMORY, StimulusSet
 from engramma.errors import DataError
 
 #: Media that features can be extracted from.
-MEDIA = ("image", "caption", "audio")
+MEDIA = ("image", "caption", "audio", "video")
 #: Transparent pixels are laid over this grey, so that no model sees an edge that is not there.
 BACKGROUND = 128
 
@@ -139,11 +139,15 @@ def captions(stimuli: StimulusSet) -> list[str]:
 
 
 def items(stimuli: StimulusSet, medium: str) -> Iterator[Any]:
-    """Yield what a model of ``medium`` takes: an RGB array, a text, or (samples, rate)."""
+    """Yield what a model of ``medium`` takes: RGB images or clips, texts, or (samples, rate)."""
     if medium == "image":
         yield from images(stimuli)
     elif medium == "caption":
         yield from captions(stimuli)
+    elif medium == "video":
+        from engramma.features.video_files import clips
+
+        yield from clips(stimuli)
     else:
         from engramma.features.audio import waveforms
 
@@ -155,7 +159,7 @@ def content_hashes(stimuli: StimulusSet, medium: str) -> list[str]:
     require(stimuli, medium)
     if medium == "caption":
         return [_hash(text.encode()) for text in captions(stimuli)]
-    held = stimuli.images if medium == "image" else stimuli.audio
+    held = stimuli.in_memory.get(IN_MEMORY[medium])
     if held is not None:
         rate = str(stimuli.attrs.get("sampling_rate", ""))
         return [_hash(*_array_bytes(np.asarray(a)), rate.encode()) for a in held]

@@ -22,14 +22,14 @@ from engramma.registry import Registry
 
 
 class FeatureModel(abc.ABC):
-    """Something that turns images, captions or sounds into activations, layer by layer.
+    """Something that turns images, captions, sounds or videos into activations, layer by layer.
 
     Attributes
     ----------
     name : str
         Stands in front of the layer in the names of features.
     medium : str
-        ``"image"``, ``"caption"`` or ``"audio"``.
+        ``"image"``, ``"caption"``, ``"audio"`` or ``"video"``.
     pool : str
         How activations are pooled unless the user says otherwise.
     single_layer : bool

@@ -8,7 +8,8 @@ name what objects do, what they are, and how the camera moves.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch.nn import functional
 
 from engramma.errors import ConfigError, DataError
 from engramma.features.contrastive import ImageTower
-from engramma.features.model import file_fingerprint
+from engramma.features.model import FeatureModel, feature_model, file_fingerprint
+from engramma.features.pooling import Activation, Tokens
 from engramma.nn.blocks import ResidualBlock, TransformerBlock, strided
 from engramma.nn.weights import Shipped, in_batches, load_shipped
 
@@ -196,7 +198,7 @@ def _neighbours(side: int, reach: int) -> tuple[Tensor, Tensor]:
 class Miniature(VideoEncoder):
     """The video encoder of the scenes, trained by ``scripts/train_mini_video.py``.
 
-    Clips with more frames than it takes are sampled evenly.
+    Clips with more frames than it takes are sampled evenly, and those of another size are resized.
     """
 
     name = "mini-video"
@@ -220,7 +222,7 @@ class Miniature(VideoEncoder):
         ConfigError
             If there is no such layer.
         DataError
-            If clips have another size, or too few frames.
+            If videos have another shape, or too few frames.
         """
         wanted = self.layers if layers is None else tuple(layers)
         unknown = [n for n in wanted if n not in self.layers]
@@ -260,18 +262,78 @@ class Miniature(VideoEncoder):
         return in_batches(lambda x: self.network.read(clip_batch(x))[0], clips, 32)
 
     def _sampled(self, videos: np.ndarray) -> np.ndarray:
-        """Check clips and take as many frames as the network wants, evenly."""
+        """Check clips and take as many frames as the network wants, evenly, in its size."""
         frames, size = self.network.settings["frames"], self.network.tower.image_size
         shape = np.shape(videos)
-        if len(shape) != 5 or shape[2:] != (size, size, 3) or shape[1] < frames:
+        if len(shape) != 5 or shape[4] != 3 or shape[1] < frames or videos.dtype != np.uint8:
             raise DataError(
                 f"videos have shape {shape}",
                 where=f"model {self.name}",
-                mend=f"give n x frames x {size} x {size} x 3 with at least {frames} frames",
+                mend=f"give n x frames x height x width x 3, uint8, with at least {frames} frames",
             )
-        return videos[:, np.linspace(0, shape[1] - 1, frames).round().astype(int)]
+        clips = videos[:, np.linspace(0, shape[1] - 1, frames).round().astype(int)]
+        if shape[2:4] == (size, size):
+            return clips
+        flat = torch.as_tensor(clips).flatten(0, 1).movedim(-1, 1)
+        resized = functional.interpolate(flat, (size, size), mode="bilinear", antialias=True)
+        return resized.movedim(1, -1).unflatten(0, (shape[0], frames)).numpy()
 
 
 def clip_batch(videos: np.ndarray) -> Tensor:
     """Bring clips (n, frames, height, width, 3), uint8, to (n, frames, 3, height, width), ± 1."""
     return torch.as_tensor(videos).float().movedim(-1, 2) / 127.5 - 1
+
+
+class VideoLayers(FeatureModel):
+    """Layers of a video encoder, as features of an encoding model.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the encoder; called when it is first needed.
+    """
+
+    medium = "video"
+
+    def __init__(self, make: Callable[[], VideoEncoder]) -> None:
+        self._make = make
+
+    @cached_property
+    def encoder(self) -> VideoEncoder:
+        """The encoder."""
+        return self._make()
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Name of the encoder."""
+        return self.encoder.name
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Layers of the encoder, and the unit vector of the whole clip."""
+        return (*self.encoder.layers, "embedding")
+
+    def identity(self) -> str:
+        """Return the identity of the encoder."""
+        return self.encoder.identity()
+
+    def activations(self, items: Sequence[Any], layers: Sequence[str]) -> dict[str, Activation]:
+        """Return tokens and unit vectors of clips, which may differ in length and size."""
+        inner = [n for n in layers if n != "embedding"]
+        found: dict[str, list[Tensor]] = {n: [] for n in layers}
+        for clip in items:
+            if inner:
+                for name, tokens in self.encoder.activations(clip[None], inner).items():
+                    found[name].append(torch.from_numpy(tokens))
+            if "embedding" in layers:
+                vector = self.encoder.embed_videos(clip[None])
+                found["embedding"].append(torch.from_numpy(vector))
+        return {
+            n: torch.cat(parts) if n == "embedding" else Tokens(torch.cat(parts))
+            for n, parts in found.items()
+        }
+
+
+@feature_model("mini-video", "video", "layers of the miniature video encoder", default=False)
+def _video() -> FeatureModel:
+    return VideoLayers(Miniature)

@@ -60,7 +60,7 @@ class Videos:
     Parameters
     ----------
     stimuli : StimulusSet
-        The first frames, and a table with ``caption``, of the first object ``category``,
+        The videos, their first frames as images, and a table with ``caption``, of the first object ``category``,
         ``superordinate``, ``colour``, ``size`` and ``action``, ``background``, ``camera``,
         ``n_objects``, and of a second object, empty where there is none, ``second``,
         ``second_colour`` and ``second_action``.
@@ -233,7 +233,10 @@ def film(
     shape = (n, frames, size, size)
     images = pictures.images.reshape(*shape, 3)
     stimuli = StimulusSet(
-        _table(layout, action, camera), images=images[:, 0], attrs={"source": "rendered videos"}
+        _table(layout, action, camera),
+        images=images[:, 0],
+        videos=images,
+        attrs={"source": "rendered videos"},
     )
     masks, depth = pictures.masks.reshape(shape), pictures.depth.reshape(shape)
     return Videos(stimuli, images, masks, depth, action, camera, moving)
