@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from engramma.errors import ConfigError
 from engramma.threads import limit_threads
@@ -35,6 +36,7 @@ class SeedWorkers:
         # Not forked: a copy of a process whose libraries run threads can hang.
         context = multiprocessing.get_context("spawn")
         self._pools = [ProcessPoolExecutor(1, context, initializer=_begin) for _ in range(count)]
+        self._numbers = [pool.submit(os.getpid) for pool in self._pools]
         self._threads = threads
 
     def measure(self, slug: str, claim: str, seed: int) -> Future[Measured]:
@@ -45,12 +47,12 @@ class SeedWorkers:
 
     def close(self, *, wait: bool) -> None:
         """End the processes; without waiting, what they do is given up."""
-        for pool in self._pools:
-            processes = list(pool._processes.values())
+        for pool, number in zip(self._pools, self._numbers, strict=True):
+            begun = number.done() and number.exception() is None  # else it does nothing
             pool.shutdown(wait=wait, cancel_futures=True)
-            if not wait:
-                for process in processes:
-                    process.terminate()
+            if begun and not wait:
+                with suppress(ProcessLookupError):
+                    os.kill(number.result(), signal.SIGTERM)
 
 
 @contextmanager
