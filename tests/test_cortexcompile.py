@@ -445,6 +445,14 @@ HUMAN_EVAL = [
         "test": "def check(candidate):\n    for x in range(3):\n"
         "        assert abs(candidate(x) - x / 2) < 1e-6\n",
     },
+    {  # whose test calls a function that the prompt brings
+        "task_id": "Test/2",
+        "prompt": "import math\n\n\ndef up(x):\n    return math.ceil(x)\n\n\ndef down(x):\n",
+        "entry_point": "down",
+        "canonical_solution": "    return -up(-x)\n",
+        "test": "def check(candidate):\n    for x in (0.5, 1):\n"
+        "        assert candidate(x) == up(x) - (x != up(x))\n",
+    },
 ]
 MBPP = {
     "task_id": 7,
@@ -460,13 +468,13 @@ def test_published_formats(tmp_path):
         gzip.compress("\n".join(map(json.dumps, HUMAN_EVAL)).encode())
     )
     (tmp_path / "m.jsonl").write_text(json.dumps(MBPP) + "\n\n")
-    first, second = read_tasks(tmp_path / "h.jsonl.gz")
+    first, second, helped = read_tasks(tmp_path / "h.jsonl.gz")
     assert first.signature == "inc(xs: List[int], by: object=1) -> object"
     assert first.acceptance == (Example("inc", ([1],), [2]), Example("inc", ([1, 2], 2), [3, 4]))
     assert second.acceptance == () and second.test.endswith("check(half)\n")
     (third,) = read_tasks(tmp_path / "m.jsonl")
     assert third.function == "pair" and third.acceptance == ()  # tuples are not JSON
-    for task in (first, second, third):
+    for task in (first, second, third, helped):
         right = Replies(block(task.solution))
         assert Monolith(limits=FAST).run(task, right).passed
         wrong = Replies(*[block(f"def {task.function}(*args): return 0")] * 2)

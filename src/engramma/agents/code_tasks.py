@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -151,14 +152,27 @@ def human_eval(record: Mapping[str, Any]) -> CodeTask:
     entry = record["entry_point"]
     examples = _examples(record["test"], {"candidate": entry})
     # The reference stands behind the prompt, whose end is inside the function.
+    solution = record["prompt"] + record["canonical_solution"]
     return CodeTask(
         str(record["task_id"]),
         record["prompt"],
-        _signature(record["prompt"] + record["canonical_solution"], entry),
+        _signature(solution, entry),
         acceptance=examples or (),
-        test=f"{record['test']}\n\ncheck({entry})\n",
-        solution=record["prompt"] + record["canonical_solution"],
+        test=f"{_helpers(solution, entry)}{record['test']}\n\ncheck({entry})\n",
+        solution=solution,
     )
+
+
+def _helpers(source: str, entry: str) -> str:
+    """Functions above the entry, which tests may call, with what is imported there."""
+    above = list(itertools.takewhile(lambda n: not _defines(n, entry), ast.parse(source).body))
+    if not any(isinstance(n, ast.FunctionDef) for n in above):
+        return ""
+    return "".join(f"{ast.unparse(n)}\n" for n in above) + "\n"
+
+
+def _defines(node: ast.stmt, name: str) -> bool:
+    return isinstance(node, ast.FunctionDef) and node.name == name
 
 
 def mbpp(record: Mapping[str, Any]) -> CodeTask:

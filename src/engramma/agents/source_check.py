@@ -13,8 +13,8 @@ from collections.abc import Iterable
 #: Modules that a program may import: those that only compute.
 ALLOWED = frozenset((
     "abc", "array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime",
-    "decimal", "enum", "fractions", "functools", "heapq", "itertools", "json", "math", "numbers",
-    "operator", "random", "re", "statistics", "string", "textwrap", "typing",
+    "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math",
+    "numbers", "operator", "random", "re", "statistics", "string", "textwrap", "typing",
 ))  # fmt: skip
 #: Names that reach past the syntax tree.
 FORBIDDEN_NAMES = frozenset((
