@@ -61,9 +61,9 @@ class Videos:
     ----------
     stimuli : StimulusSet
         The videos, their first frames as images, and a table with ``caption``, of the first
-        object ``category``, ``superordinate``, ``colour``, ``size`` and ``action``, ``background``, ``camera``,
-        ``n_objects``, and of a second object, empty where there is none, ``second``,
-        ``second_colour`` and ``second_action``.
+        object ``category``, ``superordinate``, ``colour``, ``size`` and ``action``,
+        ``background``, ``camera``, ``n_objects``, and of a second object, empty where there is
+        none, ``second``, ``second_colour`` and ``second_action``.
     frames : ndarray of uint8, shape (n, frames, size, size, 3)
     masks : ndarray of uint8, shape (n, frames, size, size)
         0 background, 1 the first object, 2 the second, ...
