@@ -139,6 +139,32 @@ def test_files_in_the_published_format(questions, tmp_path):
         read_order_questions(tmp_path)
 
 
+def test_odds_tell_what_a_bias_hides():
+    """A model that always says A may rank questions rightly; the area is that of all pairs."""
+    table = pd.DataFrame(
+        {
+            "book": 0,
+            "bin": 0,
+            "answer": "A",
+            "right": list("AABBAB"),
+            "log_odds": [3, 2, 1, 0.5, 0.75, 2],
+        }
+    )
+    table["correct"] = table["right"] == "A"
+    probe, rng = SequenceOrderRecall(), np.random.default_rng(0)
+    assert probe.score(table, rng=rng).loc["all", "accuracy"] == 0.5
+    found = probe.discrimination(table, rng=rng)
+    pairs = [
+        (a > b) + 0.5 * (a == b)
+        for a, x in zip(table["log_odds"], table["right"], strict=True)
+        for b, y in zip(table["log_odds"], table["right"], strict=True)
+        if x == "A" and y == "B"
+    ]
+    assert found.value == pytest.approx(np.mean(pairs)) and found.low < found.value < found.high
+    with pytest.raises(DataError, match="log odds"):
+        probe.discrimination(table.assign(log_odds=np.nan), rng=rng)
+
+
 # -- stores --------------------------------------------------------------------------------
 
 
@@ -277,7 +303,8 @@ def test_streams_ask_what_can_be_answered():
 
 def test_examination_of_any_model(model):
     found = SequenceOrderRecall().examine(model, quick=True)
-    (order,) = found.findings
+    order, odds = found.findings
+    assert 0 <= odds.value.low <= odds.value.value <= odds.value.high <= 1
     assert 0 <= order.value.low <= order.value.value <= order.value.high <= 1
     assert set(found.panels[0].values) == {
         "in context", "sentences in another order", "without text"

@@ -13,8 +13,10 @@ balances before it drops surplus samples, which leaves about half.)
 **Prompt.** System text, the excerpt or nothing, both segments as *Segment A* and *Segment B*, the
 question, and the beginning of the answer, *Answer: Segment*. The answer is the likelier one of A
 and B as the next token, and X, which is wrong, where neither is among the likeliest
-(``candidates``). A prompt can be chosen on questions that are not used for the report
-(`choose_prompt`; of the published 110 excerpts a text, 100 to 109).
+(``candidates``). A model that likes one letter better can still know: `discrimination` is how well
+the log odds of A tell questions whose answer is A from others. A prompt can be chosen on questions
+that are not used for the report (`choose_prompt`; of the published 110 excerpts a text, 100 to
+109).
 
 **Memory.** The text is in the context; or nowhere (what the segments give away by themselves:
 always report this one beside it); or in the weights, by training on it as plain text (`fine_tune`:
@@ -41,6 +43,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from engramma.contracts import Estimate
@@ -140,7 +143,8 @@ class SequenceOrderRecall:
         Returns
         -------
         DataFrame
-            ``book, excerpt, bin, answer, correct``, and for a language model ``log_odds`` of A.
+            ``book, excerpt, bin, answer, correct, right`` (the right answer), and for a language
+            model ``log_odds`` of A.
 
         Raises
         ------
@@ -162,6 +166,7 @@ class SequenceOrderRecall:
                 "bin": [item.distance_bin for item in items],
                 "answer": answers,
                 "correct": [a == r for a, r in zip(answers, right, strict=True)],
+                "right": right,
                 "log_odds": odds,
             }
         )
@@ -185,6 +190,29 @@ class SequenceOrderRecall:
             rows.append((accuracy.value, accuracy.low, accuracy.high, share, len(part)))
         names = ["accuracy", "low", "high", "share_a", "n"]
         return pd.DataFrame(rows, columns=names, index=pd.Index(parts, name="bin"))
+
+    def discrimination(self, answers: pd.DataFrame, *, rng: np.random.Generator) -> Estimate:
+        """Measure how well the log odds of A tell questions whose answer is A from those with B.
+
+        Returns
+        -------
+        Estimate
+            Area under the receiver operating characteristic, 0.5 by chance, with an interval over
+            texts where there are several, else over questions.
+
+        Raises
+        ------
+        DataError
+            If there are no log odds, as from a store, or only one letter is ever right.
+        """
+        if answers["log_odds"].isna().any() or answers["right"].nunique() < 2:
+            raise DataError(
+                "there are no log odds, or only one letter is ever right",
+                where="answers",
+                mend="ask a language model questions of both kinds",
+            )
+        groups = answers["book"] if answers["book"].nunique() > 1 else len(answers)
+        return bootstrap_interval(lambda i: _area(answers.iloc[i]), groups, rng=rng)
 
     def choose_prompt(
         self,
@@ -342,7 +370,8 @@ class SequenceOrderRecall:
                 control=mean_interval(right["in context"] - right["without text"], rng=rng),
                 intervention="loss of accuracy when the sentences of the text are put in another "
                 "order; beside it, when the text is left out",
-            )
+            ),
+            self._finding_of_odds(answers, rng),
         ]
         by_bin = self.score(seen, rng=rng).iloc[1:]
         bars = {
@@ -355,6 +384,31 @@ class SequenceOrderRecall:
         ]
         notes = ["Excerpts of 250 words, segments of 20; a new story that no model has read."]
         return Examination(findings, panels, (), notes)
+
+    def _finding_of_odds(
+        self, answers: Mapping[str, pd.DataFrame], rng: np.random.Generator
+    ) -> Finding:
+        seen, mixed, without = answers.values()
+        area = self.discrimination(seen, rng=rng)
+
+        def loss(other: pd.DataFrame) -> Estimate:
+            return bootstrap_interval(
+                lambda i: _area(seen.iloc[i]) - _area(other.iloc[i]), len(seen), rng=rng
+            )
+
+        return Finding(
+            "order in the odds",
+            "Whichever letter the model likes better: the odds of A are higher in a question whose "
+            f"answer is A than in one whose answer is B in {area.value:.0%} of all pairs (chance "
+            "50 %).",
+            area,
+            "area under the curve of the log odds",
+            chance=0.5,
+            caused=loss(mixed),
+            control=loss(without),
+            intervention="loss of area when the sentences of the text are put in another order; "
+            "beside it, when the text is left out",
+        )
 
     def _answers(
         self, model: LanguageModel, items: Sequence[OrderItem], context: Context
@@ -386,6 +440,12 @@ def shuffled(item: OrderItem, rng: np.random.Generator) -> OrderItem:
     pieces = np.split(np.array(words, dtype=object), sentence_starts(words)[1:])
     order = rng.permutation(len(pieces))
     return replace(item, excerpt=" ".join(" ".join(pieces[i]) for i in order))
+
+
+def _area(answers: pd.DataFrame) -> float:
+    """Area under the curve of the log odds of A; 0.5 where only one letter is ever right."""
+    is_a = answers["right"] == "A"
+    return float(roc_auc_score(is_a, answers["log_odds"])) if is_a.nunique() > 1 else 0.5
 
 
 def _accuracy(answers: pd.DataFrame, rng: np.random.Generator) -> Estimate:
