@@ -17,6 +17,9 @@ from matplotlib.colors import hsv_to_rgb
 from torch import nn
 from torch.nn import functional
 
+from engramma.features import contrastive
+from engramma.features.model import file_fingerprint
+from engramma.nn.blocks import image_batch
 from engramma.nn.seed import seeded
 from engramma.nn.train import train
 from engramma.progress import track
@@ -208,6 +211,31 @@ def turned(embeddings: torch.Tensor, most: float) -> torch.Tensor:
     aside = functional.normalize(torch.randn_like(embeddings), dim=1)
     away = embeddings + most * torch.rand(len(embeddings), 1) * aside
     return functional.normalize(away, dim=1)
+
+
+def kept(path: Path, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Return what the file holds, or compute it and keep it there."""
+    if not path.exists():
+        work = path.with_suffix(".part")
+        torch.save(compute(), work)
+        work.replace(path)
+    return torch.load(path, weights_only=True)
+
+
+def tower_tokens(
+    folder: Path, clip: contrastive.Miniature, images: np.ndarray, size: int = 1024
+) -> torch.Tensor:
+    """Return the image tower's tokens (n, token, width), bfloat16; kept in the folder."""
+
+    def compute() -> torch.Tensor:
+        found = []
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            for start in track(range(0, len(images), size), "reading scenes"):
+                batch = image_batch(images[start : start + size])
+                found.append(clip.network.image(batch).bfloat16())
+        return torch.cat(found)
+
+    return kept(folder / f"tokens-{file_fingerprint(clip.path)[:12]}-{len(images)}.pt", compute)
 
 
 def told_scenes(n: int) -> list[Description]:

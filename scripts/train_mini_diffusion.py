@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from _model_card import write_card
-from _scene_corpus import arguments, corpus, fit, held_out, turned
+from _scene_corpus import arguments, corpus, fit, held_out, kept, tower_tokens, turned
 
 from engramma.features import contrastive
+from engramma.features.model import file_fingerprint
 from engramma.generative import autoencoder
 from engramma.generative.diffusion import WEIGHTS, Miniature, MiniDiffusion
 from engramma.nn.seed import seeded
@@ -26,14 +27,18 @@ BLUR = 0.3
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1000)
+    options = arguments(__doc__, steps=1200)
     data = corpus(options.work / "scenes", options.scenes)
     coder, clip = autoencoder.Miniature(), contrastive.Miniature()
-    kept = options.work / "latents.pt"
-    if not kept.exists():
-        torch.save([torch.from_numpy(coder.encode(data.images)),
-                    torch.from_numpy(clip.embed_images(data.images))], kept)  # fmt: skip
-    latents, embeddings = torch.load(kept, weights_only=True)
+    coded = file_fingerprint(coder.path)[:12]
+    latents = kept(
+        options.work / f"latents-{coded}-{options.scenes}.pt",
+        lambda: torch.from_numpy(coder.encode(data.images)),
+    )
+    tokens = tower_tokens(options.work, clip, data.images)
+    with torch.inference_mode():
+        embeddings = clip.network.project_tokens(tokens.float())
+    embeddings = embeddings.clone()
     with seeded(0):
         model = MiniDiffusion(condition=clip.dim)
 

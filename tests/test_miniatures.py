@@ -59,19 +59,16 @@ def test_images_survive_the_autoencoder(new_scenes):
     assert np.allclose(latents.std(axis=(0, 2, 3)), 1, atol=0.2)
 
 
-def drawn_quality(scenes):
-    vae, clip = autoencoder.Miniature(), contrastive.Miniature()
-    return diffusion_quality(diffusion.Miniature(), vae, clip, scenes)
-
-
 def test_drawn_images_re_embed_near_to_their_condition(new_scenes):
-    quality = drawn_quality(new_scenes)
-    assert min(quality.values()) >= 0.2  # chance is 0.01
+    vae, clip = autoencoder.Miniature(), contrastive.Miniature()
+    quality = diffusion_quality(diffusion.Miniature(), vae, clip, new_scenes)
+    assert quality["re_embedded"] >= 0.7 and quality["from_captions"] >= 0.6  # chance is 0.01
 
 
-@pytest.mark.xfail(strict=True, reason="0.35: the blur of the autoencoder alone leaves 0.6")
-def test_drawn_images_re_embed_nearest_as_wanted(new_scenes):
-    assert drawn_quality(new_scenes)["re_embedded"] >= 0.7
+def test_images_are_read_through_the_blur_of_the_autoencoder(new_scenes):
+    vae, clip = autoencoder.Miniature(), contrastive.Miniature()
+    decoded = vae.decode(vae.encode(new_scenes.images))
+    assert top1(clip.embed_images(decoded), clip.embed_images(new_scenes.images)) >= 0.95
 
 
 def test_depth_is_estimated(new_scenes):
@@ -111,19 +108,21 @@ def test_captions_of_image_tokens_are_right(new_scenes):
         model.caption(tokens[:, :5])
 
 
-@pytest.mark.xfail(strict=True, reason="of several things one is said again; relations below 0.4")
-@pytest.mark.parametrize("read", ["embedding", "tokens"])
-def test_captions_say_what_was_wanted(new_scenes, read):
-    if read == "tokens":
-        written = captioner.TokenMiniature().caption_images(new_scenes.images)
-        quality = caption_scores(written, new_scenes)
-    else:
-        quality = captioner_quality(captioner.Miniature(), contrastive.Miniature(), new_scenes)
+def test_captions_of_image_tokens_say_what_was_wanted(new_scenes):
+    written = captioner.TokenMiniature().caption_images(new_scenes.images)
+    quality = caption_scores(written, new_scenes)
     assert quality["attributes"] >= 0.8
     assert quality["relation"] >= 0.8
 
 
-@pytest.mark.xfail(strict=True, reason="0.78 here, 0.795 of a thousand")
+@pytest.mark.xfail(strict=True, reason="one vector does not hold which thing is where: 0.3")
+def test_captions_of_embeddings_say_what_was_wanted(new_scenes):
+    quality = captioner_quality(captioner.Miniature(), contrastive.Miniature(), new_scenes)
+    assert quality["attributes"] >= 0.8
+    assert quality["relation"] >= 0.8
+
+
+@pytest.mark.xfail(strict=True, reason="0.78 of a thousand")
 def test_right_captions_are_preferred_as_wanted(new_scenes):
     assert image_text_quality(contrastive.Miniature(), new_scenes)["right_caption"] >= 0.8
 
@@ -264,6 +263,12 @@ def test_the_captioner_of_tokens_looks_at_all_of_them():
     mixed = tokens[:, [0, 3, 1, 4, 2]]
     assert torch.allclose(model(mixed, words), logits, atol=1e-5)
     assert not torch.allclose(model(tokens.roll(1, dims=1), words), logits, atol=1e-3)
+    # With them, where a token stands counts.
+    with seeded(0):
+        placed = MiniCaptioner(
+            words=["a", "b"], condition=8, context=8, grid=4, dim=16, heads=2, depth=2, length=6
+        ).eval()
+    assert not torch.allclose(placed(mixed, words), placed(tokens, words), atol=1e-3)
     # What is read may differ from what is to be said.
     assert torch.allclose(model.loss(tokens, words, words), model.loss(tokens, words))
 

@@ -11,6 +11,7 @@ from engramma.worlds.captions import (
     Thing,
     agreement,
     captions,
+    mentions,
     misdescribe,
     read,
     tokens,
@@ -47,6 +48,27 @@ def test_a_misdescription_differs_and_is_found_out(crowded):
     for scene in crowded.descriptions:
         wrong = misdescribe(scene, rng)
         assert wrong != scene and len(wrong.things) == len(scene.things)
+
+
+def test_mentions_stand_where_the_words_are(crowded):
+    text = "a big red cat to the left of a blue puppy, and a red boat behind the puppy in a kitchen"
+    words = tokens(text)
+    found = [(" ".join(words[a:b]), thing) for a, b, thing in mentions(text)]
+    assert found == [
+        ("a big red cat", Thing("cat", "red", "large")),
+        ("a blue puppy", Thing("dog", "blue")),
+        ("a red boat", Thing("boat", "red")),
+        ("the puppy", Thing("dog", "")),
+    ]
+    # Of each scene every thing is told once, and nothing is referred to that it does not show.
+    rng = np.random.default_rng(0)
+    for scene in crowded.descriptions[:50]:
+        text = captions(scene, rng, 1)[0]
+        words = tokens(text)
+        told = [t for start, _, t in mentions(text) if words[start] != "the"]
+        shown = [(t.category, t.colour) for t in scene.things]
+        assert sorted((t.category, t.colour) for t in told) == sorted(shown)
+        assert {t.category for _, _, t in mentions(text)} == {t.category for t in scene.things}
 
 
 def test_agreement_counts_what_is_wrong():

@@ -105,6 +105,9 @@ class MiniCaptioner(Shipped):
     context : int, optional
         Width of image tokens, if it reads those (Wang et al. 2022, "GIT"): the first one is the
         embedding, and every word looks at the others.
+    grid : int
+        How many those others are, if they are always as many: each place then has a vector of its
+        own, so that words can tell of where things are. 0: any number, without it.
     hidden : int
         Width of what is understood of the embedding.
     prefix : int
@@ -120,6 +123,7 @@ class MiniCaptioner(Shipped):
         length: int = 64,
         condition: int = 128,
         context: int | None = None,
+        grid: int = 0,
         hidden: int = 768,
         prefix: int = 4,
         dim: int = 160,
@@ -142,6 +146,7 @@ class MiniCaptioner(Shipped):
             TransformerBlock(dim, heads, causal=True, context=context) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim)
+        self.place = nn.Parameter(0.5 * torch.randn(grid, context)) if context and grid else None
 
     def forward(self, condition: Tensor, tokens: Tensor) -> Tensor:
         """Logits of the next word after each of ``tokens`` (n, token).
@@ -150,6 +155,7 @@ class MiniCaptioner(Shipped):
         """
         if condition.ndim == 3:
             embedding, seen = condition[:, 0], condition[:, 1:]
+            seen = seen if self.place is None else seen + self.place
         else:
             embedding, seen = condition * condition.shape[1] ** 0.5, None
         known = self.understand(embedding)

@@ -217,7 +217,7 @@ def read(caption: str) -> Description:
     things: list[Thing] = []
     relations: list[tuple[int, str, int]] = []
     subject, pending = -1, ""
-    for kind, value in _pieces(text):
+    for _, kind, value in _pieces(text):
         if kind == "relation":
             subject, pending = len(things) - 1, str(value)
             continue
@@ -258,17 +258,35 @@ def _pattern() -> tuple[re.Pattern[str], dict[str, str], dict[str, str], dict[st
     return re.compile(pattern), called, sized, related
 
 
-def _pieces(text: str) -> Iterator[tuple[str, Thing | str]]:
+def mentions(caption: str) -> list[tuple[int, int, Thing]]:
+    """Find where a caption tells of things or refers to them.
+
+    Returns
+    -------
+    list of (int, int, Thing)
+        First of the `tokens` that tell of it, the one after the last, and the thing; one that is
+        only referred to may lack a colour.
+    """
+    text = caption.lower()
+    return [
+        (len(tokens(text[:start])), len(tokens(text[:stop])), value)
+        for (start, stop), _, value in _pieces(text)
+        if isinstance(value, Thing)
+    ]
+
+
+def _pieces(text: str) -> Iterator[tuple[tuple[int, int], str, Thing | str]]:
     pattern, called, sized, related = _pattern()
     for match in pattern.finditer(text):
         part = match.groupdict()
         if part["relation"]:
-            yield "relation", related[part["relation"]]
+            yield match.span(), "relation", related[part["relation"]]
         elif part["name"]:
             size = sized.get(part["size"] or "", "")
-            yield "thing", Thing(called[part["name"]], part["colour"], size)
+            yield match.span(), "thing", Thing(called[part["name"]], part["colour"], size)
         else:
-            yield "reference", Thing(called[part["name2"]], part["colour2"] or "")
+            thing = Thing(called[part["name2"]], part["colour2"] or "")
+            yield match.span(), "reference", thing
 
 
 def misdescribe(scene: Description, rng: np.random.Generator) -> Description:
