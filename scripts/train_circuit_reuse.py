@@ -1,23 +1,25 @@
 """Train the small models that circuit-reuse and sae-circuits use.
 
-``python scripts/train_circuit_reuse.py`` trains three GPT-2 of three layers on indirect objects,
-coloured objects and induction (`engramma.probing.paired_tokens`), each with a seed of its own, and
-writes two of its states where engramma looks for its miniatures: ``circuit_reuse_SEED``, which does
-both tasks, and ``circuit_reuse_SEED_plateau``, the last one before coloured objects rise above
-chance, to be repaired. It takes about three minutes a seed on one quiet core.
+``python scripts/train_circuit_reuse.py`` trains, for each seed, two GPT-2 of three layers on
+indirect objects, coloured objects and induction (`engramma.probing.paired_tokens`), and writes them
+where engramma looks for its miniatures: ``circuit_reuse_SEED``, which practised coloured objects
+with several questions a sequence until it does both tasks, and ``circuit_reuse_SEED_plateau``,
+which did not practise, as it was last before coloured objects rose above chance: to be repaired. It
+takes about three minutes a seed on one quiet core.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from engramma.memory.language_model import PROBING_WEIGHTS, load_miniature, save_miniature
+from engramma.memory.language_model import PROBING_WEIGHTS, save_miniature
 from engramma.probing.paired_prompts import PairedPrompts
 from engramma.probing.paired_tokens import (
     VOCABULARY,
@@ -28,7 +30,7 @@ from engramma.probing.paired_tokens import (
 from engramma.probing.training import learned_position_model, train_language_model
 
 SEEDS = (0, 1, 2)
-RATE, POSITIONS = 3e-3, 32
+RATE, POSITIONS, ROWS = 3e-3, 32, 16
 #: Steps between tests, and right answers up to which coloured objects are on their plateau.
 EVERY, PLATEAU = 125, 0.5
 #: Right answers to coloured objects at which training ends.
@@ -36,7 +38,7 @@ ENOUGH = 0.97
 
 
 class Learned(Exception):
-    """Both tasks are done."""
+    """Training has gone far enough."""
 
 
 @torch.no_grad()
@@ -45,47 +47,66 @@ def accuracy(network: Any, prompts: PairedPrompts) -> float:
     return float(prompts.right(network(prompts.clean).logits[:, -1]).float().mean())
 
 
-def train(seed: int, steps: int, folder: Path) -> None:
-    """Train one model, and write it and its plateau."""
+def train(
+    seed: int, steps: int, *, practice: bool, look: Callable[[Any, int, float, float], None]
+) -> Any:
+    """Train a model; ``look(network, step, names, colours)`` sees right answers now and then."""
     network = learned_position_model(
         VOCABULARY, dim=64, layers=3, heads=4, neurons=128, positions=POSITIONS, seed=seed
     )
     new = np.random.default_rng([seed, 99])
     exams = (identification_tokens(300, rng=new), colour_tokens(300, rng=new))
-    plateau: dict[str, Any] = {}
 
-    def look(step: int) -> None:
+    def after_step(step: int) -> None:
         if step % EVERY:
             return
         network.eval()
         names, colours = (accuracy(network, exam) for exam in exams)
         network.train()
-        if names > 0.95 and colours < PLATEAU:
-            plateau.update(weights=copy.deepcopy(network.state_dict()), step=step, right=colours)
         print(f"seed {seed}, step {step}: {names:.3f}, {colours:.3f}", flush=True)
-        if names > 0.99 and colours > ENOUGH:
-            raise Learned
+        look(network, step, names, colours)
 
     try:
         train_language_model(
             network,
-            training_batch(16),
+            training_batch(ROWS, practice=practice),
             steps=steps,
             rate=RATE,
             decay=False,
             seed=seed,
-            after_step=look,
+            after_step=after_step,
         )
     except Learned:
         network.eval()
-    path = folder / f"circuit_reuse_{seed}.safetensors"
-    save_miniature(path, network)
-    print(f"after rounding: {[accuracy(load_miniature(path), exam) for exam in exams]}", flush=True)
+    return network
+
+
+def train_both_tasks(seed: int, steps: int, path: Path) -> None:
+    """Train with practice until both tasks are done, and write the model."""
+
+    def look(network: Any, step: int, names: float, colours: float) -> None:
+        if names > 0.99 and colours > ENOUGH:
+            raise Learned
+
+    save_miniature(path, train(seed, steps, practice=True, look=look))
+
+
+def train_plateau(seed: int, steps: int, path: Path) -> None:
+    """Train without practice, and write the last state before coloured objects are learned."""
+    plateau: dict[str, Any] = {}
+
+    def look(network: Any, step: int, names: float, colours: float) -> None:
+        if names > 0.95 and colours < PLATEAU:
+            plateau.update(weights=copy.deepcopy(network.state_dict()), step=step, right=colours)
+        if names > 0.99 and colours > ENOUGH:
+            raise Learned
+
+    network = train(seed, steps, practice=False, look=look)
     if not plateau:
         raise SystemExit(f"seed {seed} has no plateau: names and colours were learned together")
     network.load_state_dict(plateau["weights"])
     print(f"plateau: step {plateau['step']}, {plateau['right']:.3f} of coloured objects")
-    save_miniature(folder / f"circuit_reuse_{seed}_plateau.safetensors", network)
+    save_miniature(path, network)
 
 
 def main() -> None:
@@ -96,7 +117,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     options = parser.parse_args()
     for seed in options.seeds:
-        train(seed, options.steps, options.to)
+        train_both_tasks(seed, options.steps, options.to / f"circuit_reuse_{seed}.safetensors")
+        train_plateau(seed, options.steps, options.to / f"circuit_reuse_{seed}_plateau.safetensors")
 
 
 if __name__ == "__main__":

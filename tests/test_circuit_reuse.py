@@ -24,7 +24,12 @@ from engramma.probing.paired_tasks import (
     greater_than,
     read_coloured_objects,
 )
-from engramma.probing.paired_tokens import VOCABULARY, colour_tokens, identification_tokens
+from engramma.probing.paired_tokens import (
+    VOCABULARY,
+    colour_tokens,
+    identification_tokens,
+    training_batch,
+)
 from engramma.probing.patching import Patching, Receiver
 from engramma.probing.places import Place
 from engramma.probing.training import learned_position_model
@@ -290,6 +295,17 @@ def test_the_trained_model_does_both_tasks_and_its_plateau_only_one(trained):
         assert names > 0.9
         assert colours > least
     assert colours < 0.6
+
+
+def test_practice_asks_three_times_about_the_same_objects():
+    plain, more = (training_batch(8, practice=p)(np.random.default_rng(3)) for p in (False, True))
+    assert torch.equal(more[0][:24], plain[0]) and torch.equal(more[1][:24], plain[1])
+    tokens, weights = more[0][24:], more[1][24:]
+    for row, counted in zip(tokens.tolist(), weights, strict=True):
+        colour = dict(zip(row[1:7:2], row[2:7:2], strict=True))
+        asked, answers = row[8:15:3], row[9:16:3]
+        assert answers == [colour[o] for o in asked]
+        assert counted.nonzero().flatten().tolist() == [9, 12, 15]
 
 
 def test_circuits_overlap_and_carry_their_task(trained):

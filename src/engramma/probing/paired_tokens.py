@@ -108,13 +108,19 @@ def colour_tokens(n: int, *, rng: np.random.Generator) -> PairedPrompts:
     )
 
 
-def training_batch(rows: int = 32) -> Callable[[np.random.Generator], tuple[Tensor, Tensor]]:
+def training_batch(
+    rows: int = 32, *, practice: bool = True
+) -> Callable[[np.random.Generator], tuple[Tensor, Tensor]]:
     """Make batches of as many sequences of each of the three kinds.
 
     Parameters
     ----------
     rows : int
         Sequences of each kind.
+    practice : bool
+        Whether as many more ask three questions about the same coloured objects, one after
+        another. From one question a sequence, models stay on a plateau at which they name any of
+        the three colours, some for more than ten thousand steps.
 
     Returns
     -------
@@ -124,7 +130,7 @@ def training_batch(rows: int = 32) -> Callable[[np.random.Generator], tuple[Tens
     """
 
     def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        tokens = torch.zeros(3 * rows, LENGTH, dtype=torch.long)
+        tokens = torch.zeros((3 + practice) * rows, LENGTH, dtype=torch.long)
         weights = torch.zeros(tokens.shape)
         for start, make in ((0, identification_tokens), (rows, colour_tokens)):
             prompts = make(rows, rng=rng)
@@ -136,11 +142,29 @@ def training_batch(rows: int = 32) -> Callable[[np.random.Generator], tuple[Tens
         position = np.arange(LENGTH)
         drawn = rng.integers(0, AND, (rows, LENGTH))
         again = np.take_along_axis(drawn, position % period, axis=1)
-        tokens[2 * rows :] = torch.from_numpy(again)
-        weights[2 * rows :] = torch.from_numpy(INDUCTION_WEIGHT * (position > period))
+        random = slice(2 * rows, 3 * rows)
+        tokens[random] = torch.from_numpy(again)
+        weights[random] = torch.from_numpy(INDUCTION_WEIGHT * (position > period))
+        if practice:
+            asked = torch.from_numpy(_practice(rows, rng))
+            tokens[3 * rows :, : asked.shape[1]] = asked
+            weights[3 * rows :, SOLVED : asked.shape[1] : 3] = 1.0
         return tokens, weights
 
     return batch
+
+
+def _practice(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw three questions with their answers about the same three objects."""
+    colours = _without_replacement(COLOURS, 3, n, rng)
+    objects = _without_replacement(OBJECTS, 3, n, rng)
+    # Any object may be asked for again: else the last answer were the colour not said before.
+    order = rng.integers(0, 3, (n, 3))
+    asked, answers = (np.take_along_axis(x, order, axis=1) for x in (objects, colours))
+    first = _question(colours, objects, asked[:, 0])
+    ask = np.full(n, ASK)
+    more = [answers[:, 0], ask, asked[:, 1], answers[:, 1], ask, asked[:, 2], answers[:, 2]]
+    return np.concatenate([first, np.stack(more, axis=1)], axis=1)
 
 
 def _question(colours: np.ndarray, objects: np.ndarray, asked: np.ndarray) -> np.ndarray:
