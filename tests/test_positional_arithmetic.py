@@ -16,6 +16,7 @@ from engramma.systems.probing.positional_arithmetic import (
     PositionalArithmetic,
     TaggedModel,
 )
+from engramma.systems.probing.positional_arithmetic_claims import sums
 
 FORMATS = st.builds(
     Format,
@@ -134,6 +135,26 @@ def test_training_is_determined_by_the_seed():
     assert first.train(3) == second.train(3)
     first.observe(np.array([[1, 23]]))
     assert (1, 23) in first.seen and (1, 23) not in second.seen
+
+
+def test_shipped_models_add_as_long_numbers_as_they_were_trained_on():
+    for name in ("basic", "scratchpad"):
+        learner = sums(0, name)
+        found = learner.accuracy_by_length([(2, 2), (3, 3), (4, 4)], 60)
+        assert found[2, 2] > 0.9 and found[3, 3] > 0.9 and found[4, 4] < 0.1
+    working = learner.write([learner.format.question(123, 456)])[0].replace(" ", "")
+    assert working == scratchpad(123, 456) + "=579"
+
+
+def test_weights_are_kept_and_foreign_ones_refused(tmp_path):
+    learner, other = tiny(seed=1), tiny(seed=2)
+    learner.save(tmp_path / "a.safetensors")
+    other.load(tmp_path / "a.safetensors")
+    tokens = torch.tensor([[3, 4, 5]])
+    written, read = (x.network(tokens).logits.detach() for x in (learner, other))
+    torch.testing.assert_close(written, read, atol=1e-2, rtol=1e-2)  # half precision
+    with pytest.raises(DataError, match="another network"):
+        tiny(dim=48).load(tmp_path / "a.safetensors")
 
 
 # -- tags ---------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ how to train, so there is nothing to examine in a model that is trained already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +41,7 @@ from torch import Tensor, nn
 
 from engramma.errors import ConfigError, DataError
 from engramma.nn.seed import seeded
+from engramma.nn.weights import read_weights, save_weights
 from engramma.probing.arithmetic import END, Format, draw_pairs
 from engramma.probing.training import learned_position_model, train_language_model
 from engramma.registry import system
@@ -283,6 +285,30 @@ class PositionalArithmetic:
         """Share of all pairs of the format that training has drawn."""
         a, b = self.format.digits
         return len(self.seen) / 10 ** (a + b)
+
+    # -- weights -----------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the network's weights, in half precision."""
+        save_weights(path, self.network.state_dict(), format=self.format.to_json())
+
+    def load(self, path: str | Path) -> None:
+        """Read weights that `save` wrote; which pairs they were trained on is not known then.
+
+        Raises
+        ------
+        DataError
+            If there are none, or they are of a network of another size or kind.
+        """
+        tensors, _ = read_weights(path)
+        try:
+            self.network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise DataError(
+                f"these are weights of another network ({error})",
+                where=str(path),
+                mend="build a learner with the same sizes and positions",
+            ) from error
 
     # -- text --------------------------------------------------------------------------------
 

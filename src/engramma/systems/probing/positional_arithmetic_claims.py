@@ -1,15 +1,24 @@
-"""What Shen et al. claim of formats and positions, on small models trained when it is checked.
+"""What Shen et al. claim of formats and positions, on small models.
 
-Runs are shared by the claims of a process. All accuracies are exact matches of free decoding on
+Products and sums in sentences are learned when a claim is checked, and runs are shared by the
+claims of a process. Sums in numbers alone take longer: these models come with engramma
+(``scripts/train_positional_arithmetic.py``). All accuracies are exact matches of free decoding on
 pairs that were kept from training.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engramma.contracts import Claim, Control
+from engramma.errors import NotTestableError
+from engramma.memory.language_model import PROBING_WEIGHTS
+
+if TYPE_CHECKING:
+    from engramma.systems.probing.positional_arithmetic import PositionalArithmetic
 
 PAPER = "Shen, Bubeck, Eldan, Lee, Li & Zhang 2023, arXiv:2311.14737"
 #: Options of `Format` for products of 1-digit and up to 4-digit numbers.
@@ -19,13 +28,23 @@ PRODUCTS: dict[str, dict[str, bool]] = {
     "padded, answer reversed": {"padded": True, "reversed_answer": True},
     "numbers reversed": {"reversed_numbers": True},
 }
-#: And for sums of up to 3-digit numbers.
-SUMS: dict[str, dict[str, Any]] = {
-    "basic": {},
-    "spaces": {"space": 0.3},
-    "spaces and scratchpad": {"space": 0.3, "scratchpad": True},
-}
 LONGEST, TESTED, STEPS = 4, 200, 1000
+
+
+@dataclass(frozen=True)
+class Sums:
+    """How sums of up to 3-digit numbers are written and learned."""
+
+    steps: int
+    rows: int
+    options: dict[str, Any]
+
+
+SUMS = {
+    "basic": Sums(5000, 128, {}),
+    "spaces": Sums(5000, 128, {"space": 0.3}),
+    "scratchpad": Sums(6000, 32, {"space": 0.3, "scratchpad": True}),
+}
 
 
 @lru_cache
@@ -45,18 +64,36 @@ def multiplied(seed: int, name: str) -> float:
     return float(products(seed, name).accuracy_by_length([(1, LONGEST)], TESTED)[1, LONGEST])
 
 
-@lru_cache
-def sums(seed: int, name: str) -> Any:
-    """Train on sums of up to 3 digits in one format."""
-    import dataclasses
-
+def sums_learner(seed: int, name: str) -> PositionalArithmetic:
+    """Build a learner of sums of up to 3 digits in one format."""
     from engramma.probing.arithmetic import Format
     from engramma.systems.probing.positional_arithmetic import PositionalArithmetic
 
-    short = Format("+", (3, 3), **SUMS[name])
-    learner = PositionalArithmetic(short, rows=32, rate=2e-3, seed=seed)
-    learner.train(STEPS)
-    learner.format = dataclasses.replace(short, digits=(4, 4))  # to be asked for longer ones
+    recipe = SUMS[name]
+    return PositionalArithmetic(
+        Format("+", (3, 3), **recipe.options),
+        layers=3,
+        context=160,
+        rows=recipe.rows,
+        rate=2e-3,
+        seed=seed,
+    )
+
+
+def weights_name(seed: int, name: str) -> str:
+    """Name of the file of a shipped learner."""
+    return f"positional_arithmetic_{name}_{seed}.safetensors"
+
+
+@lru_cache
+def sums(seed: int, name: str) -> PositionalArithmetic:
+    """Read the shipped learner of sums of up to 3 digits in one format."""
+    if seed > 2:
+        raise NotTestableError("models are shipped for the seeds 0, 1 and 2")
+    learner = sums_learner(seed, name)
+    learner.load(PROBING_WEIGHTS / weights_name(seed, name))
+    # To be asked for longer ones.
+    learner.format = dataclasses.replace(learner.format, digits=(4, 4))
     return learner
 
 
@@ -106,7 +143,7 @@ def without_neighbours(seed: int) -> float:
         del network.tags
 
 
-def adds(seed: int, name: str = "spaces and scratchpad") -> tuple[bool, str]:
+def adds(seed: int, name: str = "scratchpad") -> tuple[bool, str]:
     """Whether a format was learned at the lengths that were trained."""
     share = added(seed, name, 3)
     return share > 0.5, f"{share:.2f} of the 3-digit sums are right, which were trained"
@@ -119,7 +156,7 @@ def speaks(seed: int) -> tuple[bool, str]:
 
 
 BOTH = "padded, answer reversed"
-SCRATCHPAD = "spaces and scratchpad"
+SCRATCHPAD = "scratchpad"
 
 CLAIMS = (
     Claim(
@@ -186,7 +223,8 @@ CLAIMS = (
         presupposes=lambda seed: adds(seed, "basic"),
         seeds=3,
         tried="First run without the gate: 0 right at four digits, and 0.02 at the three that "
-        "were trained, where the control should have been right.",
+        "were trained, where the control should have been right. Models of 1000 steps in place had "
+        "not learned sums; shipped ones of 5000 steps have (tried on seed 10).",
     ),
     Claim(
         name="scratchpad-extrapolates",
@@ -205,6 +243,9 @@ CLAIMS = (
         ),
         presupposes=adds,
         seeds=3,
+        tried="Models that get 0.96 to 1 of the three-digit sums right with the scratchpad (6000 "
+        "steps) get none of the longer ones: in the first step they carry over two of the three "
+        "digits that are left, as many as there ever were.",
     ),
     Claim(
         name="tags-carry-sums-into-sentences",
