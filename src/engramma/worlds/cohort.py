@@ -31,7 +31,7 @@ def cohort(
     size: int = 64,
     n_units: int = 1000,
     n_repeats: int = 3,
-    ceiling: float = 0.3,
+    ceiling: float = SubjectOptions.ceiling,
     signal: bool = True,
     target: np.ndarray | None = None,
     **options: Any,

@@ -77,7 +77,7 @@ class SubjectOptions(NoiseOptions, ScanOptions):
     runs_per_session: int = 2
     layout: Layout = "surface"
     time: Time = "trials"
-    ceiling: float = 0.3
+    ceiling: float = 0.15
     spread: float = 0.1
     idiosyncrasy: float = 0.3
     gain: float = 0.2
