@@ -38,7 +38,7 @@ ENOUGH = 0.97
 
 
 class Learned(Exception):
-    """Training has gone far enough."""
+    """Both tasks are done."""
 
 
 @torch.no_grad()
@@ -48,9 +48,16 @@ def accuracy(network: Any, prompts: PairedPrompts) -> float:
 
 
 def train(
-    seed: int, steps: int, *, practice: bool, look: Callable[[Any, int, float, float], None]
-) -> Any:
-    """Train a model; ``look(network, step, names, colours)`` sees right answers now and then."""
+    seed: int,
+    steps: int,
+    *,
+    practice: bool,
+    look: Callable[[Any, int, float, float], None] | None = None,
+) -> tuple[Any, bool]:
+    """Train a model until both tasks are done; return it, and whether they are.
+
+    ``look(network, step, names, colours)`` sees the shares of right answers now and then.
+    """
     network = learned_position_model(
         VOCABULARY, dim=64, layers=3, heads=4, neurons=128, positions=POSITIONS, seed=seed
     )
@@ -64,7 +71,10 @@ def train(
         names, colours = (accuracy(network, exam) for exam in exams)
         network.train()
         print(f"seed {seed}, step {step}: {names:.3f}, {colours:.3f}", flush=True)
-        look(network, step, names, colours)
+        if look:
+            look(network, step, names, colours)
+        if names > 0.99 and colours > ENOUGH:
+            raise Learned
 
     try:
         train_language_model(
@@ -77,18 +87,16 @@ def train(
             after_step=after_step,
         )
     except Learned:
-        network.eval()
-    return network
+        return network.eval(), True
+    return network, False
 
 
 def train_both_tasks(seed: int, steps: int, path: Path) -> None:
-    """Train with practice until both tasks are done, and write the model."""
-
-    def look(network: Any, step: int, names: float, colours: float) -> None:
-        if names > 0.99 and colours > ENOUGH:
-            raise Learned
-
-    save_miniature(path, train(seed, steps, practice=True, look=look))
+    """Train with practice, and write the model if it learned both tasks."""
+    network, learned = train(seed, steps, practice=True)
+    if not learned:
+        raise SystemExit(f"seed {seed} has not learned both tasks in {steps} steps")
+    save_miniature(path, network)
 
 
 def train_plateau(seed: int, steps: int, path: Path) -> None:
@@ -98,10 +106,8 @@ def train_plateau(seed: int, steps: int, path: Path) -> None:
     def look(network: Any, step: int, names: float, colours: float) -> None:
         if names > 0.95 and colours < PLATEAU:
             plateau.update(weights=copy.deepcopy(network.state_dict()), step=step, right=colours)
-        if names > 0.99 and colours > ENOUGH:
-            raise Learned
 
-    network = train(seed, steps, practice=False, look=look)
+    network, _ = train(seed, steps, practice=False, look=look)
     if not plateau:
         raise SystemExit(f"seed {seed} has no plateau: names and colours were learned together")
     network.load_state_dict(plateau["weights"])

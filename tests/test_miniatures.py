@@ -100,19 +100,13 @@ def test_captions_of_image_tokens_are_right(new_scenes):
     said = dict(re.findall(r"\| (\w+) \| ([\d.]+) \|", card))
     for name, value in quality.items():
         assert value > float(said[name]) - 0.06, name
+    assert quality["attributes"] >= 0.8 and quality["relation"] >= 0.8  # as wanted
     # The control: tokens of other images.
     tokens = model.image_tokens(np.roll(new_scenes.images, 1, axis=0))
     wrong = caption_scores(model.caption(tokens.reshape(len(tokens), -1)), new_scenes)
     assert wrong["category"] < 0.2 and wrong["colour"] < 0.4
     with pytest.raises(DataError, match="image x 65 x 128"):
         model.caption(tokens[:, :5])
-
-
-def test_captions_of_image_tokens_say_what_was_wanted(new_scenes):
-    written = captioner.TokenMiniature().caption_images(new_scenes.images)
-    quality = caption_scores(written, new_scenes)
-    assert quality["attributes"] >= 0.8
-    assert quality["relation"] >= 0.8
 
 
 @pytest.mark.xfail(strict=True, reason="one vector does not hold which thing is where: 0.3")

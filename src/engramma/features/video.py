@@ -264,19 +264,31 @@ class Miniature(VideoEncoder):
     def _sampled(self, videos: np.ndarray) -> np.ndarray:
         """Check clips and take as many frames as the network wants, evenly, in its size."""
         frames, size = self.network.settings["frames"], self.network.tower.image_size
-        shape = np.shape(videos)
-        if len(shape) != 5 or shape[4] != 3 or shape[1] < frames or videos.dtype != np.uint8:
-            raise DataError(
-                f"videos have shape {shape}",
-                where=f"model {self.name}",
-                mend=f"give n x frames x height x width x 3, uint8, with at least {frames} frames",
-            )
-        clips = videos[:, np.linspace(0, shape[1] - 1, frames).round().astype(int)]
-        if shape[2:4] == (size, size):
+        clips = evenly_sampled(videos, frames, self.name)
+        if clips.shape[2:4] == (size, size):
             return clips
         flat = torch.as_tensor(clips).flatten(0, 1).movedim(-1, 1)
         resized = functional.interpolate(flat, (size, size), mode="bilinear", antialias=True)
-        return resized.movedim(1, -1).unflatten(0, (shape[0], frames)).numpy()
+        return resized.movedim(1, -1).unflatten(0, clips.shape[:2]).numpy()
+
+
+def evenly_sampled(videos: np.ndarray, frames: int, model: str) -> np.ndarray:
+    """Take ``frames`` frames of each clip, evenly from the first to the last.
+
+    Raises
+    ------
+    DataError
+        If videos are not n x frames x height x width x 3, uint8, or have too few frames.
+    """
+    videos = np.asarray(videos)
+    shape = videos.shape
+    if len(shape) != 5 or shape[4] != 3 or shape[1] < frames or videos.dtype != np.uint8:
+        raise DataError(
+            f"videos have shape {shape} and type {videos.dtype}",
+            where=f"model {model}",
+            mend=f"give n x frames x height x width x 3, uint8, with at least {frames} frames",
+        )
+    return videos[:, np.linspace(0, shape[1] - 1, frames).round().astype(int)]
 
 
 def clip_batch(videos: np.ndarray) -> Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from engramma.errors import ConfigError, DataError
+from engramma.errors import ConfigError
 from engramma.features.pretrained import Pretrained, all_batches
-from engramma.features.video import VideoEncoder
+from engramma.features.video import VideoEncoder, evenly_sampled
 
 
 class VideoFolder(VideoEncoder):
@@ -76,12 +76,4 @@ class VideoFolder(VideoEncoder):
         return self.model.network(frames["pixel_values"], output_hidden_states=True)
 
     def _sampled(self, videos: np.ndarray) -> np.ndarray:
-        videos, frames = np.asarray(videos), int(self.model.config.num_frames)
-        shape = videos.shape
-        if len(shape) != 5 or shape[4] != 3 or shape[1] < frames or videos.dtype != np.uint8:
-            raise DataError(
-                f"videos have shape {shape} and type {videos.dtype}",
-                where=f"model {self.name}",
-                mend=f"give n x frames x height x width x 3, uint8, with at least {frames} frames",
-            )
-        return videos[:, np.linspace(0, shape[1] - 1, frames).round().astype(int)]
+        return evenly_sampled(videos, int(self.model.config.num_frames), self.name)
