@@ -28,12 +28,11 @@ from engramma.geometry.matching import (
     sparse_map,
     spectral_blocks,
 )
+from engramma.geometry.published_activations import load_activations, load_statistics
 from engramma.registry import systems
 from engramma.systems.geometry.baselines import Alignment, linear_cka
 from engramma.systems.geometry.convergent_learning import (
     ConvergentLearning,
-    load_activations,
-    load_statistics,
     run,
     sparse_map_by_descent,
 )

@@ -26,18 +26,16 @@ from sklearn.neighbors import NearestCentroid
 from engramma.bench.claims import judge, mean_interval
 from engramma.contracts import Comparison
 from engramma.errors import ConfigError, DataError, DataWarning
+from engramma.geometry.identification import nearest_centroid
+from engramma.geometry.published_rdms import ROI_NAMES, load_rdms
 from engramma.registry import systems
 from engramma.systems.geometry.trsa import (
-    GEODESIC,
-    RANK,
-    ROI_NAMES,
+    SUMMARIES,
     TopologicalRSA,
     add_noise,
     draw,
     embed,
     grid,
-    load_rdms,
-    nearest_centroid,
     region_of,
     resampled_pairs,
     run,
@@ -100,7 +98,7 @@ def test_geodesic_of_a_ring_is_the_way_around_it(rng):
     points = manifold("ring", 60, 100, 0.02, rng=rng)
     steps = np.abs(np.subtract.outer(np.arange(60), np.arange(60)))
     around = squareform(np.minimum(steps, 60 - steps), checks=False)
-    found = GEODESIC.transform(pdist(points.astype(float)))
+    found = SUMMARIES["geodesic"].transform(pdist(points.astype(float)))
     assert np.corrcoef(rankdata(around), found)[0, 1] > 0.98
 
 
@@ -160,7 +158,7 @@ def test_comparison_ignores_rotation_and_order_of_units(rng):
     a = rng.standard_normal((15, 6))
     turned = a @ np.linalg.qr(rng.standard_normal((6, 6)))[0]
     b = np.concatenate([turned, np.zeros((15, 3))], axis=1)[:, rng.permutation(9)]
-    for method in (TopologicalRSA(), RANK, TopologicalRSA(0.0, 0.5, kind="rgdm")):
+    for method in (TopologicalRSA(), SUMMARIES["rank"], TopologicalRSA(0.0, 0.5, kind="rgdm")):
         assert isinstance(method, Comparison)
         assert method.compare(a, b).value > 0.999
     estimate = TopologicalRSA(n_bootstrap=50).compare(a, a + rng.standard_normal(a.shape))

@@ -27,20 +27,18 @@ the other, where the code asks one of the two only; whole subjects are resampled
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import stats
 
-from engramma.contracts import Claim, Control, Estimate, RunResult
+from engramma.contracts import Estimate, RunResult
 from engramma.errors import ConfigError, DataError
 from engramma.geometry.alignment import checked_pair
 from engramma.geometry.compare import compare as correlate_rdms
 from engramma.geometry.dissimilarity import rdm as compute_rdm
-from engramma.geometry.pairs import checked_rdms, n_stimuli_of, pair_indices, to_pairs, to_square
+from engramma.geometry.identification import Identification, nearest_centroid
+from engramma.geometry.pairs import checked_rdms, n_stimuli_of, pair_indices, to_square
 from engramma.geometry.regions import patterns_by_region
 from engramma.geometry.transforms import (
     clip_transform,
@@ -53,7 +51,7 @@ from engramma.geometry.transforms import (
 )
 from engramma.progress import track
 from engramma.registry import system
-from engramma.worlds.manifolds import manifold
+from engramma.systems.geometry.trsa_claims import CLAIMS
 
 Kind = Literal["raw", "rank", "rgtm", "sigmoid", "rgdm", "p-shortest", "p-nearest", "k-nearest"]
 #: One label an RDM.
@@ -99,24 +97,6 @@ def draw(region: Region, n: int, rng: np.random.Generator) -> list[tuple[float, 
 
 
 # -- the method ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Identification:
-    """Which region each RDM was taken for.
-
-    Parameters
-    ----------
-    accuracy : float
-        Share of RDMs taken for the region they come from.
-    predicted, actual : ndarray, shape (n_rdms,)
-    chance : float
-    """
-
-    accuracy: float
-    predicted: np.ndarray
-    actual: np.ndarray
-    chance: float
 
 
 class TopologicalRSA:
@@ -364,39 +344,6 @@ class TopologicalRSA:
         return Identification(accuracy, predicted, region, 1 / len(np.unique(region))), chosen
 
 
-def nearest_centroid(x: np.ndarray, subject: np.ndarray, region: np.ndarray) -> Identification:
-    """Identify the region of each row by the nearest mean of the other subjects' rows."""
-    if not len(x) == len(subject) == len(region):
-        raise DataError(
-            f"{len(x)} RDMs have {len(subject)} subjects and {len(region)} regions",
-            mend="name the subject and the region of each RDM",
-        )
-    names, code = np.unique(region, return_inverse=True)
-    people = np.unique(subject)
-    if len(people) < 2 or len(names) < 2:
-        raise DataError(
-            f"{len(people)} subject(s) and {len(names)} region(s) leave nothing to identify",
-            mend="give RDMs of at least two regions in at least two subjects",
-        )
-    centred = x - x.mean(axis=0)
-    inner = centred @ centred.T  # all distances to means follow from inner products
-    predicted = np.empty(len(x), dtype=np.intp)
-    for person in people:
-        train, test = np.flatnonzero(subject != person), np.flatnonzero(subject == person)
-        member = (code[train][:, None] == np.arange(len(names))).astype(float)
-        if not member.any(axis=0).all():
-            missing = names[~member.any(axis=0)][0]
-            raise DataError(
-                f"region {missing!r} is there in subject {person!r} only",
-                mend="leave the region out, or add subjects that have it",
-            )
-        weight = member / member.sum(axis=0)
-        length = (weight * (inner[np.ix_(train, train)] @ weight)).sum(axis=0)
-        predicted[test] = np.argmin(length - 2 * inner[np.ix_(test, train)] @ weight, axis=1)
-    accuracy = float((predicted == code).mean())
-    return Identification(accuracy, names[predicted], region, 1 / len(names))
-
-
 def resampled_pairs(n_stimuli: int, rng: np.random.Generator) -> np.ndarray:
     """Draw stimuli with replacement; positions in the RDM of all pairs of different ones."""
     first, second = pair_indices(n_stimuli)
@@ -446,306 +393,14 @@ def embed(rdms: np.ndarray, n_dimensions: int = 2, *, rng: np.random.Generator) 
     return np.stack(placed)
 
 
-# -- published data ------------------------------------------------------------------------
-
-#: Names of the regions 1 to 8 of the published fMRI data.
-ROI_NAMES = ("V1", "V2", "V3", "LOC", "OFA", "FFA", "PPA", "aIT")
-
-
-@dataclass(frozen=True)
-class RegionRDMs:
-    """RDMs of several regions in several subjects.
-
-    Parameters
-    ----------
-    rdms : ndarray, shape (n_rdms, n_pairs)
-    subject, region : ndarray of str, shape (n_rdms,)
-    """
-
-    rdms: np.ndarray
-    subject: np.ndarray
-    region: np.ndarray
-
-
-def load_rdms(*paths: str | Path) -> RegionRDMs:
-    """Read RDMs as the authors store them.
-
-    Parameters
-    ----------
-    *paths : path
-        Either one ``.mat`` file (v5 or v7.3) with a struct ``D`` of fields ``rdm`` (session x
-        pair), ``subj`` and ``roi``; or one ``rdms.npy`` a network, layer x pair or
-        layer x stimulus x stimulus, whose networks become subjects in the order given.
-
-    Raises
-    ------
-    DataError
-        If a file cannot be read or holds something else.
-    """
-    if not paths:
-        raise DataError("no file of RDMs is named", mend="name a .mat file or .npy files")
-    files = [Path(p) for p in paths]
-    absent = [f for f in files if not f.is_file()]
-    if absent:
-        raise DataError("there is no such file", where=str(absent[0]), mend="check the path")
-    if files[0].suffix == ".mat":
-        if len(files) > 1:
-            raise DataError("one .mat file holds all subjects", where=str(files[1]))
-        return _load_struct(files[0])
-    stacks = [_load_layers(f) for f in files]
-    shapes = {x.shape for x in stacks}
-    if len(shapes) > 1:
-        raise DataError(
-            f"networks have RDMs of different shapes: {sorted(shapes)}",
-            mend="use networks with the same layers and stimuli",
-        )
-    n_layers = len(stacks[0])
-    return RegionRDMs(
-        np.concatenate(stacks),
-        np.repeat([str(i + 1) for i in range(len(stacks))], n_layers),
-        np.tile([f"layer{i + 1:02d}" for i in range(n_layers)], len(stacks)),
-    )
-
-
-def _load_struct(path: Path) -> RegionRDMs:
-    from pymatreader import read_mat
-
-    try:
-        fields = read_mat(str(path))["D"]
-        rdms = checked_rdms(fields["rdm"], "RDMs", min_stimuli=4)
-        subject, region = (np.ravel(fields[name]).astype(int) for name in ("subj", "roi"))
-    except DataError:
-        raise
-    except Exception as error:  # the parsers of both versions raise whatever they stumble over
-        raise DataError(
-            f"the file holds no struct D with fields rdm, subj and roi ({error!r})",
-            where=str(path),
-            mend="save D.rdm (session x pair), D.subj and D.roi with MATLAB's save",
-        ) from error
-    if not len(rdms) == len(subject) == len(region):
-        raise DataError(
-            f"{len(rdms)} RDMs have {len(subject)} subjects and {len(region)} regions",
-            where=str(path),
-        )
-    if region.min() < 1 or region.max() > len(ROI_NAMES):
-        raise DataError(
-            f"roi holds {region.min()} ... {region.max()}, not 1 ... 8", where=str(path)
-        )
-    return RegionRDMs(rdms, subject.astype(str), np.array(ROI_NAMES)[region - 1])
-
-
-def _load_layers(path: Path) -> np.ndarray:
-    try:
-        rdms = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"the file holds no array ({error})", where=str(path), mend="save it with numpy.save"
-        ) from error
-    if rdms.ndim == 3:
-        if not np.allclose(rdms, rdms.swapaxes(1, 2), atol=1e-4):
-            raise DataError("an RDM is not symmetric", where=str(path))
-        rdms = to_pairs(rdms)
-    if rdms.ndim != 2:
-        raise DataError(
-            f"RDMs have shape {rdms.shape}",
-            where=str(path),
-            mend="store layer x pair, or layer x stimulus x stimulus",
-        )
-    return checked_rdms(rdms, f"RDMs of {path.name}", min_stimuli=4)
-
-
-# -- claims --------------------------------------------------------------------------------
-
-SAME_AS_RING = ("twisted ring", "ellipse")
-UNLIKE_RING = ("open arc", "line", "figure-8")
-RANK = TopologicalRSA(kind="rank")
-GEODESIC = TopologicalRSA(0.0, 0.2, kind="rgdm", disconnected="cap")
-LOCAL = TopologicalRSA(0.0, 0.3)
-TOPOLOGY = TopologicalRSA(0.4, 0.6)
-
-
-def _shapes(seed: int) -> dict[str, Any]:
-    """Sixty points of six shapes in 100 neurons, with noise of 0.05."""
-    rng = np.random.default_rng(seed)
-    names = ("ring", *SAME_AS_RING, *UNLIKE_RING)
-    shapes = {name: manifold(name, 60, 100, 0.05, rng=rng) for name in names}
-    return {"shapes": shapes, "order": rng.permutation(60)}
-
-
-def _topology_gap(task: dict[str, Any], method: TopologicalRSA, shuffle: bool = False) -> float:
-    """How much closer to the ring the least similar ring is than the most similar other shape."""
-    shapes = task["shapes"]
-    order = task["order"] if shuffle else np.arange(60)
-    alike = {
-        name: method.compare(shapes["ring"], shapes[name][order]).value
-        for name in (*SAME_AS_RING, *UNLIKE_RING)
-    }
-    return min(alike[n] for n in SAME_AS_RING) - max(alike[n] for n in UNLIKE_RING)
-
-
-@lru_cache(maxsize=16)  # four claims ask for the same networks, and change nothing
-def _layers(seed: int) -> dict[str, Any]:
-    """RDMs of four layers of eight networks, over 62 held-out digits, with and without noise."""
-    from engramma.worlds.seed_zoo import SeedZoo, digits
-
-    rng = np.random.default_rng(seed)
-    images = digits().test_images
-    images = images[rng.choice(len(images), 62, replace=False)]
-    zoo = SeedZoo("mlp")
-    networks = zoo.activations(range(8 * seed, 8 * seed + 8), images)
-    clean, noisy, subject, layer = [], [], [], []
-    for number, activations in networks.items():
-        for name, x in activations.items():
-            clean.append(compute_rdm(x, "euclidean"))
-            disturbed = x + 8 * x.std() * rng.standard_normal(x.shape)
-            noisy.append(compute_rdm(disturbed, "euclidean"))
-            subject.append(number)
-            layer.append(name)
-    return {
-        "clean": np.stack(clean),
-        "noisy": np.stack(noisy),
-        "subject": np.array(subject),
-        "layer": np.array(layer),
-        "permutations": [rng.permuted(np.tile(zoo.layers, (8, 1)), axis=1) for _ in range(20)],
-    }
-
-
-def _accuracy(task: dict[str, Any], method: TopologicalRSA, of: str = "clean") -> float:
-    return method.identify(task[of], task["subject"], task["layer"]).accuracy
-
-
-def _permuted_accuracy(task: dict[str, Any], method: TopologicalRSA) -> float:
-    """Mean accuracy over 20 permutations of the layer labels within each network."""
-    x = method.transform(task["clean"])
-    return float(
-        np.mean(
-            [nearest_centroid(x, task["subject"], p.ravel()).accuracy for p in task["permutations"]]
-        )
-    )
-
-
-def _scale_leak(task: dict[str, Any], scaled: bool) -> float:
-    """Accuracy of raw RDMs under noise, less that of rank RDMs."""
-    rdms = task["noisy"]
-    if scaled:
-        rdms = rdms / rdms.mean(axis=1, keepdims=True)
-    raw = TopologicalRSA(kind="raw").identify(rdms, task["subject"], task["layer"]).accuracy
-    return raw - _accuracy(task, RANK, "noisy")
-
-
-SOURCE = "Lin & Kriegeskorte 2024"
-CHANCE = 0.25
-CLAIMS = (
-    Claim(
-        name="geodesic-sees-topology",
-        sentence=(
-            "RGDM(0, 0.2) finds a ring more like rings of other geometry than like any shape of "
-            "other topology, by at least 0.1 in correlation"
-        ),
-        source=SOURCE,
-        metric="min correlation (same topology) - max correlation (other topology)",
-        prepare=_shapes,
-        seeds=10,
-        tried="Undecided with five seeds; every claim of this system was then run with ten.",
-        system=lambda task: _topology_gap(task, GEODESIC),
-        baseline=lambda task: 0.0,
-        baseline_name="no separation",
-        margin=0.1,
-        control=Control(
-            "points of the compared shape permuted",
-            lambda task: _topology_gap(task, GEODESIC, shuffle=True),
-        ),
-    ),
-    Claim(
-        name="rank-misses-topology",
-        sentence="the rank RDM finds a ring more like an open arc than like a bent ring",
-        source=SOURCE,
-        metric="min correlation (same topology) - max correlation (other topology)",
-        prepare=_shapes,
-        seeds=10,
-        system=lambda task: _topology_gap(task, RANK),
-        baseline=lambda task: 0.0,
-        baseline_name="no separation",
-        margin=0.0,
-        direction="below",
-        control=Control(
-            "RGDM(0, 0.2) in place of the rank RDM",
-            lambda task: _topology_gap(task, GEODESIC),
-        ),
-    ),
-    Claim(
-        name="local-keeps-layers",
-        sentence="RGTM(0, 0.3) identifies layers as well as the rank RDM does (within 0.02)",
-        source=SOURCE,
-        metric="accuracy of four layers",
-        prepare=_layers,
-        seeds=10,
-        tried=(
-            "Five seeds were undecided, so all claims of this system were given ten. The "
-            "difference varies by 0.11 from one set of eight networks to the next, so that ten "
-            "sets do not tell it from -0.02; forty, once run, gave 0.030 [0.001, 0.060]."
-        ),
-        system=lambda task: _accuracy(task, LOCAL),
-        baseline=lambda task: _accuracy(task, RANK),
-        baseline_name="rank RDM",
-        margin=-0.02,
-        control=Control(
-            "layer labels permuted within each network for RGTM only",
-            lambda task: _permuted_accuracy(task, LOCAL) - _accuracy(task, RANK),
-        ),
-    ),
-    Claim(
-        name="topology-keeps-layers",
-        sentence="RGTM(0.4, 0.6) identifies layers at twice the chance level or better",
-        source=SOURCE,
-        metric="accuracy of four layers",
-        prepare=_layers,
-        seeds=10,
-        system=lambda task: _accuracy(task, TOPOLOGY),
-        baseline=lambda task: CHANCE,
-        baseline_name="chance",
-        margin=0.25,
-        control=Control(
-            "layer labels permuted within each network",
-            lambda task: _permuted_accuracy(task, TOPOLOGY),
-            expect="chance",
-            chance=CHANCE,
-            tolerance=0.1,
-        ),
-    ),
-    Claim(
-        name="permuted-labels-at-chance",
-        sentence="with layer labels permuted within each network, identification is at chance",
-        source=SOURCE,
-        metric="accuracy of four layers",
-        prepare=_layers,
-        seeds=10,
-        system=lambda task: _permuted_accuracy(task, LOCAL),
-        baseline=lambda task: CHANCE,
-        baseline_name="chance",
-        margin=0.1,
-        direction="within",
-        control=Control("true labels", lambda task: _accuracy(task, LOCAL) - CHANCE),
-    ),
-    Claim(
-        name="raw-scale-leaks",
-        sentence=(
-            "under noise of eight times the signal, raw RDMs still identify layers, by their "
-            "overall size, where rank RDMs cannot"
-        ),
-        source="the reason for step 1",
-        metric="accuracy of four layers",
-        prepare=_layers,
-        seeds=10,
-        system=lambda task: _accuracy(task, TopologicalRSA(kind="raw"), "noisy"),
-        baseline=lambda task: _accuracy(task, RANK, "noisy"),
-        baseline_name="rank RDM",
-        margin=0.3,
-        control=Control(
-            "each raw RDM divided by its mean", lambda task: _scale_leak(task, scaled=True)
-        ),
-    ),
-)
+#: Summaries from geometry to topology, and those beside them.
+SUMMARIES = {
+    "raw": TopologicalRSA(kind="raw"),
+    "rank": TopologicalRSA(kind="rank"),
+    "local": TopologicalRSA(0.0, 0.3),
+    "topology": TopologicalRSA(0.4, 0.6),
+    "geodesic": TopologicalRSA(0.0, 0.2, kind="rgdm", disconnected="cap"),
+}
 
 PAPER = (
     "Lin B, Kriegeskorte N (2024). The topology and geometry of neural representations. "
@@ -780,9 +435,9 @@ def run(data: Any, *, seed: int = 0) -> RunResult:
     subject, region = (np.array(x) for x in zip(*patterns, strict=True))
     rdms = np.stack([compute_rdm(x, "euclidean") for x in patterns.values()])
     summaries = {
-        "rank RDM": RANK,
-        "local": LOCAL,
-        "topology": TOPOLOGY,
+        "rank RDM": SUMMARIES["rank"],
+        "local": SUMMARIES["local"],
+        "topology": SUMMARIES["topology"],
         "default": TopologicalRSA(),
     }
     metrics = {}
