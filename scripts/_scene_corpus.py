@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -18,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from engramma.features import contrastive
-from engramma.features.model import file_fingerprint
+from engramma.features.model import module_fingerprint
 from engramma.nn.blocks import image_batch
 from engramma.nn.seed import seeded
 from engramma.nn.train import train
@@ -113,6 +114,12 @@ def corpus(folder: Path, n: int, *, strays: bool = False) -> Corpus:
             cells[rows] = shard["cells"][: rows.stop - rows.start]
             descriptions += [_describe(d) for d in json.loads(str(shard["descriptions"]))]
     return Corpus(images, depth, cells, descriptions[:n])
+
+
+def both_corpora(options: argparse.Namespace) -> tuple[Corpus, Corpus]:
+    """Return the scenes in colours that have a name, and half as many strays; see `corpus`."""
+    folder = options.work / "scenes"
+    return corpus(folder, options.scenes), corpus(folder, options.scenes // 2, strays=True)
 
 
 def _draw(number: int) -> Scenes:
@@ -223,25 +230,27 @@ def kept(path: Path, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
 
 
 def tower_tokens(
-    folder: Path, clip: contrastive.Miniature, images: np.ndarray, size: int = 1024
+    folder: Path, tower: contrastive.ImageTower, images: np.ndarray, size: int = 1024
 ) -> torch.Tensor:
-    """Return the image tower's tokens (n, token, width), bfloat16; kept in the folder."""
+    """Return an image tower's tokens (n, token, width), bfloat16; kept in the folder."""
 
     def compute() -> torch.Tensor:
         found = []
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             for start in track(range(0, len(images), size), "reading scenes"):
-                batch = image_batch(images[start : start + size])
-                found.append(clip.network.image(batch).bfloat16())
+                found.append(tower(image_batch(images[start : start + size])).bfloat16())
         return torch.cat(found)
 
-    return kept(folder / f"tokens-{file_fingerprint(clip.path)[:12]}-{len(images)}.pt", compute)
+    key = hashlib.blake2b(module_fingerprint(tower).encode(), digest_size=6)
+    for start in range(0, len(images), size):
+        key.update(images[start : start + size].tobytes())
+    return kept(folder / f"tokens-{key.hexdigest()}.pt", compute)
 
 
-def told_scenes(n: int) -> list[Description]:
-    """Describe scenes of all compositions, without drawing them."""
-    rng = np.random.default_rng(4)
-    return describe(draw_layouts(n, rng=rng, object_counts=OBJECT_COUNTS))
+def told_scenes(n: int) -> tuple[Layout, list[Description]]:
+    """Lay out and describe scenes of all compositions, without drawing them."""
+    layout = draw_layouts(n, rng=np.random.default_rng(4), object_counts=OBJECT_COUNTS)
+    return layout, describe(layout)
 
 
 def _describe(parts: list) -> Description:
@@ -258,12 +267,16 @@ def held_out(n: int = N_HELD_OUT) -> Scenes:
     return make_scenes(n, rng=np.random.default_rng(987), compositions="held out")
 
 
-def arguments(description: str | None, steps: int) -> argparse.Namespace:
-    """Read the options that all training scripts share."""
+def arguments(
+    description: str | None, steps: int, **choices: tuple[str, ...]
+) -> argparse.Namespace:
+    """Read the options that all training scripts share, and optional choices."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--work", type=Path, default=Path("build/miniatures"))
     parser.add_argument("--scenes", type=int, default=16 * SHARD, help="scenes to train on")
     parser.add_argument("--steps", type=int, default=steps, help="batches to train on")
+    for name, values in choices.items():
+        parser.add_argument(f"--{name}", choices=values)
     return parser.parse_args()
 
 

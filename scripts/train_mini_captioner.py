@@ -9,24 +9,29 @@ categories look like is learnt whatever their colour, and colours are never left
 of the colours that are read back are replaced by random ones, so that no category is ruled out by
 the colour said before it.
 
-In the captioner of tokens, one head of each attention is taught to look at the thing that comes
-next in the caption and one at the thing said last, as grounded captioners are (Zhou et al. 2019,
-"Grounded video description"): without it, it takes very long until what is said of several things
-goes to the right ones. It goes on alone, mostly with scenes of several things.
+One head of each attention is taught to look at the thing that comes next in the caption and one at
+the thing said last, as grounded captioners are (Zhou et al. 2019, "Grounded video description"):
+without it, it takes very long until what is said of several things goes to the right ones. A thing
+is looked at in the cells that show it, or, in the prefix that an embedding becomes, in the token
+that stands for it.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _model_card import write_card
+from _objects import GRID, look_loss, meant, things, told_things
 from _scene_corpus import (
     Corpus,
     arguments,
-    corpus,
+    both_corpora,
     fit,
     held_out,
     told_scenes,
@@ -39,9 +44,9 @@ from engramma.features import contrastive
 from engramma.generative.captioner import WEIGHTS, Miniature, MiniCaptioner, TokenMiniature
 from engramma.nn.hooks import capture
 from engramma.nn.seed import seeded
-from engramma.nn.weights import load_shipped
-from engramma.nn.words import UNKNOWN
-from engramma.worlds.captions import captions, mentions, vocabulary
+from engramma.nn.weights import in_batches, load_shipped
+from engramma.nn.words import UNKNOWN, WordTokenizer
+from engramma.worlds.captions import Description, captions, mentions, vocabulary
 from engramma.worlds.layouts import COLOURS, MOST_OBJECTS
 from engramma.worlds.miniatures import caption_scores, captioner_quality
 
@@ -57,99 +62,73 @@ LOOK = 0.2
 BLUR = 0.2
 
 
-class Tellers(nn.Module):
-    """The two captioners, which share nothing but their training scenes."""
-
-    def __init__(self, width: int, dim: int, grid: int) -> None:
-        super().__init__()
-        self.of_tokens = MiniCaptioner(
-            words=vocabulary(), condition=width, context=width, grid=grid, depth=4
-        )
-        self.of_embeddings = MiniCaptioner(words=vocabulary(), condition=dim)
-
-    def loss(
-        self, tokens: Tensor, embeddings: Tensor, texts: Tensor, read: Tensor, looks: Tensor
-    ) -> Tensor:
-        """Sum of both losses; the last texts are of embeddings only."""
-        n = len(tokens)
-        told = self.of_embeddings.loss(turned(embeddings, BLUR), texts, read)
-        return told + looking_loss(self.of_tokens, tokens, texts[:n], read[:n], looks)
-
-
-def looking_loss(
+def token_loss(
     captioner: MiniCaptioner, tokens: Tensor, texts: Tensor, read: Tensor, looks: Tensor
 ) -> Tensor:
-    """Loss of captions of image tokens, and of where the attention looks."""
-    # From the second block on, whose words know what was said before them.
-    blocks = [f"blocks.{i}" for i in range(1, len(captioner.blocks))]
+    """Loss of captions of image tokens, and of which cells the words look at."""
+    blocks = _taught_blocks(captioner)
     names = [f"{block}.{part}" for block in blocks for part in ("query", "key_value")]
     with capture(captioner, names, detach=False) as found:
         loss = captioner.loss(tokens, texts, read)
     for block in blocks:
-        query, key = found[f"{block}.query"], found[f"{block}.key_value"]
-        loss = loss + LOOK * look_loss(
-            query[:, captioner.n_prefix :],
-            key[..., : key.shape[-1] // 2],
-            captioner.blocks[0].heads,
-            looks,
-        )
+        query = found[f"{block}.query"][:, captioner.n_prefix :]
+        key, _ = found[f"{block}.key_value"].chunk(2, dim=2)
+        loss = loss + LOOK * look_loss(query, key, captioner.blocks[0].heads, looks)
     return loss
 
 
-def look_loss(queries: Tensor, keys: Tensor, heads: int, looks: Tensor) -> Tensor:
-    """Cross-entropy of where the first heads of an attention look, given where they should.
+def embedding_loss(
+    captioner: MiniCaptioner, embeddings: Tensor, texts: Tensor, read: Tensor, looks: Tensor
+) -> Tensor:
+    """Loss of captions of embeddings, and of which token of the prefix the words look at.
 
-    Parameters
-    ----------
-    queries, keys : Tensor, shapes (n, word, dim) and (n, cell, dim)
-    heads : int
-        Heads of the attention.
-    looks : Tensor, shape (n, head, word, cell)
-        Shares that sum to one, or to zero where it does not matter, of the first heads.
+    So each token comes to stand for an object, in the order of reading.
     """
-    taught = looks.shape[1]
-    q, k = (x.unflatten(2, (heads, -1))[:, :, :taught].transpose(1, 2) for x in (queries, keys))
-    scores = (q @ k.transpose(2, 3)).float() * q.shape[-1] ** -0.5
-    return -(looks * scores.log_softmax(dim=-1)).sum() / looks.sum().clamp(min=1)
+    blocks = _taught_blocks(captioner)
+    with capture(captioner, [f"{block}.qkv" for block in blocks], detach=False) as found:
+        loss = captioner.loss(turned(embeddings, BLUR), texts, read)
+    n = captioner.n_prefix
+    for block in blocks:
+        query, key, _ = found[f"{block}.qkv"].chunk(3, dim=2)
+        loss = loss + LOOK * look_loss(query[:, n:], key[:, :n], captioner.blocks[0].heads, looks)
+    return loss
 
 
-def where_to_look(data: Corpus, rows: np.ndarray, texts: list[str], words: int) -> Tensor:
-    """Return the cells of what is told of next, and of what was told of last, before each word.
+def _taught_blocks(captioner: MiniCaptioner) -> list[str]:
+    """Name the blocks from the second one on, whose words know what was said before them."""
+    return [f"blocks.{i}" for i in range(1, len(captioner.blocks))]
+
+
+def where_to_look(texts: list[str], codes: Tensor, places: Tensor, words: int) -> Tensor:
+    """Return the places of what is told of next, and of what was told of last, before each word.
 
     Parameters
     ----------
-    data : Corpus
-    rows : ndarray of int
-        Scenes.
     texts : list of str
-        A caption of each.
+    codes : Tensor of int, shape (text, object, 3)
+        Of `Things`.
+    places : Tensor, shape (text, object, place)
+        Shares of where each object is.
     words : int
-        How many are predicted of the longest caption, its end included.
+        How many are predicted of the longest text, its end included.
 
     Returns
     -------
-    Tensor, shape (scene, 2, word, cell)
+    Tensor, shape (text, 2, word, place)
         As `look_loss` takes it. Zero where no thing comes next, or none came before, and where
         two things are alike in category and colour.
     """
-    cells = data.cells[rows].reshape(len(rows), -1, MOST_OBJECTS).transpose(0, 2, 1)
-    shares = cells / np.maximum(cells.sum(axis=2, keepdims=True), 1)
-    looks = np.zeros((len(rows), 2, words, shares.shape[2]), np.float32)
-    for scene, (row, text) in enumerate(zip(rows, texts, strict=True)):
+    looks = torch.zeros(len(texts), 2, words, places.shape[2])
+    for row, text in enumerate(texts):
         said = 0
         for _, stop, thing in mentions(text):
-            fits = [
-                i
-                for i, t in enumerate(data.descriptions[row].things)
-                if t.category == thing.category and thing.colour in ("", t.colour)
-            ]
-            if len(fits) == 1:
-                looks[scene, 0, said:stop] = shares[scene, fits[0]]
-                looks[scene, 1, stop:] = shares[scene, fits[0]]
-            else:
-                looks[scene, 1, stop:] = 0
+            which = meant(thing, codes[row])
+            looks[row, 1, stop:] = 0
+            if which is not None:
+                looks[row, 0, said:stop] = places[row, which]
+                looks[row, 1, stop:] = places[row, which]
             said = stop
-    return torch.from_numpy(looks)
+    return looks
 
 
 def start_from_taught(captioner: nn.Module, checkpoint: Path) -> None:
@@ -161,94 +140,172 @@ def start_from_taught(captioner: nn.Module, checkpoint: Path) -> None:
     )
 
 
+@dataclass
+class Lessons:
+    """Draws what the captioners learn from; see the constants above."""
+
+    named: Corpus
+    strays: Corpus
+    undrawn: list[Description]
+    tokenizer: WordTokenizer
+
+    def __post_init__(self) -> None:
+        self.several = np.flatnonzero([len(d.things) > 1 for d in self.named.descriptions])
+        self.colours = self.tokenizer.encode([" ".join(COLOURS)])[0, 1:-1]
+
+    def rows(
+        self, rng: np.random.Generator, *, crowded: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw scenes of both kinds; if crowded, named ones of several things."""
+        some = self.several if crowded else len(self.named.images)
+        rows = rng.choice(some, NAMED, replace=False)
+        return rows, rng.choice(len(self.strays.images), STRAYS, replace=False)
+
+    def told(self, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+        """Draw scenes that are not drawn, and write their captions."""
+        rows = rng.integers(len(self.undrawn), size=UNDRAWN)
+        return rows, [captions(self.undrawn[i], rng, 1)[0] for i in rows]
+
+    def read(self, texts: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return what is read back of texts of named scenes, then of strays, then of others."""
+        misread = torch.isin(texts, self.colours) & torch.from_numpy(
+            rng.random(texts.shape) < MISREAD
+        )
+        other = torch.from_numpy(rng.integers(len(self.colours), size=tuple(texts.shape)))
+        read = torch.where(misread, self.colours[other], texts)
+        read[NAMED : NAMED + STRAYS, 0] = UNKNOWN
+        return read
+
+
 def main() -> None:
-    options = arguments(__doc__, steps=2000)
-    further = options.steps * 4 // 5
-    named = corpus(options.work / "scenes", options.scenes)
-    strays = corpus(options.work / "scenes", options.scenes // 2, strays=True)
-    undrawn = told_scenes(20_000)
+    options = arguments(__doc__, steps=2000, only=("tokens", "embeddings"))
+    named, strays = both_corpora(options)
+    layout, undrawn = told_scenes(20_000)
     clip = contrastive.Miniature()
     towers = clip.network
-    seen = [tower_tokens(options.work, clip, data.images) for data in (named, strays)]
-    with seeded(0):
-        model = Tellers(towers.settings["width"], clip.dim, seen[0].shape[1] - 1)
-    start_from_taught(model.of_embeddings, options.work / "image-text-blurred.pt")
-    several = np.flatnonzero([len(d.things) > 1 for d in named.descriptions])
-    tokenizer = model.of_tokens.tokenizer
-    colours = tokenizer.encode([" ".join(COLOURS)])[0, 1:-1]
-
-    def batch(rng: np.random.Generator, crowded: bool = False) -> Any:
-        rows = rng.choice(several if crowded else len(named.images), NAMED, replace=False)
-        others = rng.choice(len(strays.images), STRAYS, replace=False)
-        more = [captions(undrawn[i], rng, 1)[0] for i in rng.integers(len(undrawn), size=UNDRAWN)]
-        told = named.captions(rows, rng)
-        texts = tokenizer.encode([*told, *strays.captions(others, rng), *more])
-        looks = torch.zeros(NAMED + STRAYS, 2, texts.shape[1] - 1, seen[0].shape[1] - 1)
-        looks[:NAMED] = where_to_look(named, rows, told, texts.shape[1] - 1)
-        with torch.inference_mode():
-            tokens = torch.cat([seen[0][rows], seen[1][others]]).float()
-            words = towers.project_texts(towers.tokenizer.encode(more))
-            embeddings = torch.cat([towers.project_tokens(tokens), words])
-        misread = torch.isin(texts, colours) & torch.from_numpy(rng.random(texts.shape) < MISREAD)
-        other = colours[torch.from_numpy(rng.integers(len(colours), size=tuple(texts.shape)))]
-        read = torch.where(misread, other, texts)
-        read[NAMED : NAMED + STRAYS, 0] = UNKNOWN
-        return tokens.clone(), embeddings.clone(), texts, read, looks
-
-    model = fit(
-        model,
-        batch,
-        lambda network, parts: network.loss(*parts),
-        steps=options.steps,
-        rate=2e-3,
-        checkpoint=options.work / "captioner.pt",
-        description="captioners",
-        average=0.995,
-    )
-
-    def tokens_alone(rng: np.random.Generator) -> Any:
-        # From the same seeds, but not the same draws as before.
-        rng = rng.spawn(1)[0]
-        tokens, _, texts, read, looks = batch(rng, crowded=rng.random() < CROWDED)
-        n = len(tokens)
-        return tokens, texts[:n], read[:n], looks
-
-    model.of_tokens = fit(
-        model.of_tokens,
-        tokens_alone,
-        lambda network, parts: looking_loss(network, *parts),
-        steps=further,
-        rate=1.5e-3,
-        checkpoint=options.work / "captioner-tokens.pt",
-        description="captioner of tokens",
-        average=0.995,
-    )
-    paths = WEIGHTS / "mini-captioner.safetensors", WEIGHTS / "mini-git.safetensors"
-    model.of_embeddings.save(paths[0])
-    model.of_tokens.save(paths[1])
-    load_shipped.cache_clear()
+    lessons = Lessons(named, strays, undrawn, towers.tokenizer)
+    there = things(named)
+    seen = [tower_tokens(options.work, towers.image, data.images) for data in (named, strays)]
     recipe = (
-        f"{options.steps} batches of {NAMED} scenes out of {len(named.images)} and {STRAYS} out of "
+        f"batches of {NAMED} scenes out of {len(named.images)} and {STRAYS} out of "
         f"{len(strays.images)} in colours that have no name and go unsaid, AdamW, bfloat16, moving "
         f"average of the weights; mini-clip is fixed; {MISREAD:.0%} of the colours read back are "
-        "replaced by random ones; "
+        "replaced by random ones; two heads of its attention are taught where to look; "
     )
     scenes = held_out()
-    write_card(
-        paths[0],
-        "mini-captioner: captions of the scenes from embeddings",
-        recipe + "goes on from the captioner mini-clip was trained beside; "
-        f"embeddings of these images and of {UNDRAWN} captions alone, of all "
-        "compositions, a batch, slightly turned at random",
-        captioner_quality(Miniature(), clip, scenes),
+
+    def of_tokens(rng: np.random.Generator, crowded: bool = False) -> Any:
+        rows, others = lessons.rows(rng, crowded=crowded)
+        told = named.captions(rows, rng)
+        texts = towers.tokenizer.encode([*told, *strays.captions(others, rng)])
+        looks = torch.zeros(len(texts), 2, texts.shape[1] - 1, GRID**2)
+        some = there[rows]
+        looks[:NAMED] = where_to_look(told, some.codes, some.looks, texts.shape[1] - 1)
+        tokens = torch.cat([seen[0][rows], seen[1][others]]).float()
+        return tokens, texts, lessons.read(texts, rng), looks
+
+    if options.only != "embeddings":
+        captioner = train_of_tokens(options, towers.settings["width"], of_tokens)
+        path = WEIGHTS / "mini-git.safetensors"
+        captioner.save(path)
+        load_shipped.cache_clear()
+        write_card(
+            path,
+            "mini-git: captions of the scenes from image tokens",
+            f"{options.steps} and {further(options)} {recipe}the second part mostly scenes of "
+            "several things; tokens of the image tower",
+            caption_scores(TokenMiniature().caption_images(scenes.images), scenes),
+        )
+
+    whole = [in_batches(lambda x: towers.project_tokens(x.float()), s).clone() for s in seen]
+    unseen = told_things(layout, undrawn)
+
+    def of_embeddings(rng: np.random.Generator) -> Any:
+        rows, others = lessons.rows(rng, crowded=rng.random() < CROWDED)
+        told = named.captions(rows, rng)
+        numbers, more = lessons.told(rng)
+        texts = towers.tokenizer.encode([*told, *strays.captions(others, rng), *more])
+        objects = there[rows] + unseen[numbers]
+        each = torch.eye(MOST_OBJECTS).expand(NAMED + UNDRAWN, -1, -1)
+        looks = torch.zeros(len(texts), 2, texts.shape[1] - 1, MOST_OBJECTS)
+        named_rows = [*range(NAMED), *range(NAMED + STRAYS, len(texts))]
+        looks[named_rows] = where_to_look([*told, *more], objects.codes, each, texts.shape[1] - 1)
+        with torch.inference_mode():
+            words = towers.project_texts(towers.tokenizer.encode(more))
+        embeddings = torch.cat([whole[0][rows], whole[1][others], words.clone()])
+        return embeddings, texts, lessons.read(texts, rng), looks
+
+    if options.only != "tokens":
+        captioner = train_of_embeddings(options, clip.dim, of_embeddings)
+        path = WEIGHTS / "mini-captioner.safetensors"
+        captioner.save(path)
+        load_shipped.cache_clear()
+        write_card(
+            path,
+            "mini-captioner: captions of the scenes from embeddings",
+            f"{options.steps} and {further(options)} {recipe}goes on from the captioner mini-clip "
+            "was trained beside; "
+            f"embeddings of these images and of {UNDRAWN} captions alone, of all "
+            "compositions, a batch, slightly turned at random; mostly scenes of several things",
+            captioner_quality(Miniature(), clip, scenes),
+        )
+
+
+def further(options: argparse.Namespace) -> int:
+    """Batches of the second part of the training, at a lower rate."""
+    return int(options.steps * 4 // 5)
+
+
+def train_of_tokens(
+    options: argparse.Namespace, width: int, batch: Callable[..., Any]
+) -> MiniCaptioner:
+    """Train on scenes as they come, then mostly on those of several things."""
+    with seeded(0):
+        model = MiniCaptioner(
+            words=vocabulary(), condition=width, context=width, grid=GRID**2, depth=4
+        )
+
+    def crowded(rng: np.random.Generator) -> Any:
+        return batch(rng, crowded=rng.random() < CROWDED)
+
+    return _fit_twice(options, model, (batch, crowded), token_loss, "tokens")
+
+
+def train_of_embeddings(
+    options: argparse.Namespace, dim: int, batch: Callable[..., Any]
+) -> MiniCaptioner:
+    """Go on from the captioner that the image-text model was taught with."""
+    with seeded(0):
+        model = MiniCaptioner(words=vocabulary(), condition=dim, prefix=MOST_OBJECTS)
+    start_from_taught(model, options.work / "image-text-pooled.pt")
+    return _fit_twice(options, model, (batch, batch), embedding_loss, "embeddings")
+
+
+def _fit_twice(
+    options: argparse.Namespace,
+    model: MiniCaptioner,
+    batches: tuple[Callable[..., Any], Callable[..., Any]],
+    loss: Callable[..., Tensor],
+    name: str,
+) -> MiniCaptioner:
+    fitted: Any = model
+    # The second time from the same seeds, but not the same draws.
+    parts = (
+        (batches[0], options.steps, 2e-3, name),
+        (lambda rng: batches[1](rng.spawn(1)[0]), further(options), 1.5e-3, f"{name}-further"),
     )
-    write_card(
-        paths[1],
-        "mini-git: captions of the scenes from image tokens",
-        recipe + f"{further} more mostly of scenes of several things; tokens of the image tower; "
-        "two heads of its attention are taught where to look",
-        caption_scores(TokenMiniature().caption_images(scenes.images), scenes),
-    )
+    for draw, steps, rate, part in parts:
+        fitted = fit(
+            fitted,
+            draw,
+            lambda network, data: loss(network, *data),
+            steps=steps,
+            rate=rate,
+            checkpoint=options.work / f"captioner-{part}.pt",
+            description=f"captioner of {part}",
+            average=0.995,
+        )
+    return fitted
 
 
 if __name__ == "__main__":

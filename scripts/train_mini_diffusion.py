@@ -18,7 +18,7 @@ from engramma.features.model import file_fingerprint
 from engramma.generative import autoencoder
 from engramma.generative.diffusion import WEIGHTS, Miniature, MiniDiffusion
 from engramma.nn.seed import seeded
-from engramma.nn.weights import load_shipped
+from engramma.nn.weights import in_batches, load_shipped
 from engramma.worlds.miniatures import diffusion_quality
 
 BATCH = 128
@@ -35,10 +35,8 @@ def main() -> None:
         options.work / f"latents-{coded}-{options.scenes}.pt",
         lambda: torch.from_numpy(coder.encode(data.images)),
     )
-    tokens = tower_tokens(options.work, clip, data.images)
-    with torch.inference_mode():
-        embeddings = clip.network.project_tokens(tokens.float())
-    embeddings = embeddings.clone()
+    tokens = tower_tokens(options.work, clip.network.image, data.images)
+    embeddings = in_batches(lambda x: clip.network.project_tokens(x.float()), tokens).clone()
     with seeded(0):
         model = MiniDiffusion(condition=clip.dim)
 

@@ -11,94 +11,133 @@ each cell of the image tower's grid shows is learnt from the masks: from caption
 network takes very long to find out which words belong to which pixels. All scenes of a batch are in
 a few places, or the place alone would tell most of them apart.
 
-Afterwards training goes on with half of the images as the miniature autoencoder gives them back, so
-that drawn and decoded images, which have its blur, are read as sharp ones are: train that one first
+Then training goes on with half of the images as the miniature autoencoder gives them back, so that
+drawn and decoded images, which have its blur, are read as sharp ones are: train that one first
 (``train_mini_autoencoder.py``).
+
+So far the embedding is the tower's global token, and tells what things and what colours there are,
+but not which thing has which colour. At last the tower stays as it is, and its tokens are gathered
+object by object (`ObjectPool`) to another embedding, while a deeper text tower learns along. Beside
+retrieval and captions, each query is taught where to look, and embeddings of images and of captions
+must tell what and where each thing is. Then the words are gathered in the same way, towards the
+embedding that images have now.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _image_text import MISTAKEN, NAMED, STRAYS, UNDRAWN, Pooled, Taught, Worded
 from _model_card import write_card
-from _scene_corpus import arguments, cell_loss, corpus, fit, held_out, kept, told_scenes, turned
-from torch import Tensor, nn
-from torch.nn import functional
+from _objects import Things, roles_of, things, told_things, words_of
+from _scene_corpus import (
+    Corpus,
+    arguments,
+    both_corpora,
+    fit,
+    held_out,
+    kept,
+    told_scenes,
+    tower_tokens,
+)
+from torch import Tensor
 
 from engramma.features import contrastive
-from engramma.features.contrastive import MiniImageText
 from engramma.generative import autoencoder
-from engramma.generative.captioner import MiniCaptioner
 from engramma.nn.blocks import image_batch
-from engramma.nn.hooks import capture
 from engramma.nn.seed import seeded
-from engramma.nn.weights import load_shipped
+from engramma.nn.weights import in_batches, load_shipped
+from engramma.nn.words import WordTokenizer
 from engramma.progress import track
 from engramma.worlds.backgrounds import BACKGROUNDS
-from engramma.worlds.captions import captions, vocabulary
-from engramma.worlds.layouts import COLOURS
+from engramma.worlds.captions import Description, captions
 from engramma.worlds.miniatures import image_text_quality
-from engramma.worlds.objects import CATEGORIES
 
-#: Scenes a batch in colours that have a name and in others, and captions with a mistake.
-NAMED, STRAYS, MISTAKEN = 112, 48, 80
 #: Places of the scenes of a batch.
 PLACES = 3
-#: Scenes a batch that the captioner tells, and scenes that are told and not drawn.
-TOLD, UNDRAWN = 96, 64
-#: Largest angle (tangent) by which embeddings are turned away before they are told.
-BLUR = 0.2
-#: Share of images that are blurred in the second part of the training.
+#: Share of images that are blurred in all but the first part of the training.
 BLURRED = 0.5
+#: Share of batches of several things each, in the third and fourth part.
+CROWDED = 0.75
 
 
-class Taught(nn.Module):
-    """The image-text model, and what it is taught with and that is not shipped.
+@dataclass
+class Lessons:
+    """Draws what the models learn from; see the constants above."""
 
-    That is a captioner of its embeddings (``train_mini_captioner.py`` trains better ones
-    afterwards), and names of what cells show: of the form stream what things are, of the tokens
-    that are put out both that and the colours.
-    """
+    named: Corpus
+    strays: Corpus
+    undrawn: list[Description]
+    tokenizer: WordTokenizer
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.towers = MiniImageText(words=vocabulary())
-        self.teller = MiniCaptioner(words=vocabulary(), condition=128)
-        settings = self.towers.settings
-        self.early = nn.Linear(settings["channels"][-1], len(CATEGORIES) + 1)
-        self.late = nn.Linear(settings["width"], len(CATEGORIES) + 1 + len(COLOURS) + 1)
+    def __post_init__(self) -> None:
+        self.several = np.array([len(d.things) > 1 for d in self.named.descriptions])
 
-    def loss(self, pictures: Tensor, texts: Tensor, categories: Tensor, colours: Tensor) -> Tensor:
-        """Losses of retrieval, captions and cells; rows of texts as `batch` below lays them."""
-        with capture(self.towers.image, ["stage2"], detach=False) as form:
-            tokens = self.towers.image(pictures)
-        images = self.towers.project_tokens(tokens)
-        words = self.towers.project_texts(texts)
-        n = len(images)
-        likeness = self.towers.log_scale.exp().clamp(max=100) * images @ words[: n + MISTAKEN].T
-        own = torch.arange(n)
-        to_text = functional.cross_entropy(likeness, own)
-        to_image = functional.cross_entropy(likeness[:, :n].T, own)
-        # The mistaken caption of the same image, once more, and by itself.
-        some = own[:MISTAKEN]
-        pairs = functional.softplus(likeness[some, some + n] - likeness[some, some]).mean()
-        # Strays come last: of what is told, a third is of them.
-        shown, undrawn = slice(n - TOLD, n), slice(n + MISTAKEN, None)
-        wishes = torch.cat([images[shown], words[undrawn]])
-        told = self.teller.loss(turned(wishes, BLUR), torch.cat([texts[shown], texts[undrawn]]))
-        early = self.early(form["stage2"].flatten(2).transpose(1, 2))
-        late, hues = self.late(tokens[:, 1:]).split([len(CATEGORIES) + 1, len(COLOURS) + 1], dim=2)
-        # Where colours are seen, categories are learnt of strays only, whose colours tell nothing.
-        cells = (
-            cell_loss(early, categories)
-            + cell_loss(late[NAMED:], categories[NAMED:])
-            + cell_loss(hues, colours)
+    def rows(
+        self, rng: np.random.Generator, *, crowded: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw scenes of both kinds in a few places; if crowded, named ones of several things."""
+        places = rng.choice(len(BACKGROUNDS), PLACES, replace=False)
+        fits = np.isin(self.named.places, places) & (self.several | (not crowded))
+        rows = rng.choice(np.flatnonzero(fits), NAMED, replace=False)
+        others = np.flatnonzero(np.isin(self.strays.places, places))
+        return rows, rng.choice(others, STRAYS, replace=False)
+
+    def texts(self, rows: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Write captions of scenes, of the first ones with a mistake, and of scenes not drawn."""
+        told = rng.integers(len(self.undrawn), size=UNDRAWN)
+        return self.tokenizer.encode(
+            [
+                *self.named.captions(rows, rng),
+                *self.strays.captions(others, rng),
+                *self.named.wrong_captions(rows[:MISTAKEN], rng),
+                *(captions(self.undrawn[i], rng, 1)[0] for i in told),
+            ]
         )
-        return 0.5 * (to_text + to_image) + 0.5 * pairs + 2 * told + cells
+
+    def spoken(
+        self, rows: np.ndarray, there: tuple[Things, Things], rng: np.random.Generator
+    ) -> tuple[Tensor, Things, Tensor, Tensor]:
+        """Write captions of named scenes as `texts` does.
+
+        Returns
+        -------
+        texts : Tensor
+        objects : Things
+            Of the captions without a mistake.
+        words, roles : Tensor
+            As `words_of` and `roles_of` give them; there are no words for captions with a mistake.
+        """
+        told = rng.integers(len(self.undrawn), size=UNDRAWN)
+        right = self.named.captions(rows, rng)
+        more = [captions(self.undrawn[i], rng, 1)[0] for i in told]
+        wrong = self.named.wrong_captions(rows[:MISTAKEN], rng)
+        every = [*right, *wrong, *more]
+        texts = self.tokenizer.encode(every)
+        objects = there[0][rows] + there[1][told]
+        words = words_of([*right, *more], objects.codes, texts.shape[1] - 1)
+        nowhere = torch.zeros(MISTAKEN, *words.shape[1:])
+        words = torch.cat([words[: len(rows)], nowhere, words[len(rows) :]])
+        return texts, objects, words, roles_of(every, texts.shape[1] - 1)
+
+    def pictures(
+        self, rng: np.random.Generator, blurred: Sequence[np.ndarray] = ()
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw a batch of images, texts, and what cells show."""
+        rows, others = self.rows(rng)
+        texts = self.texts(rows, others, rng)
+        pictures = np.concatenate([self.named.images[rows], self.strays.images[others]])
+        if blurred:
+            some = rng.random(len(pictures)) < BLURRED
+            pictures[some] = np.concatenate([blurred[0][rows], blurred[1][others]])[some]
+        grids = zip(self.named.grid(rows), self.strays.grid(others), strict=True)
+        categories, colours = (torch.cat(parts) for parts in grids)
+        return image_batch(pictures), texts, categories, colours
 
 
 def _blurred(path: Path, images: np.ndarray) -> np.ndarray:
@@ -115,34 +154,21 @@ def _blurred(path: Path, images: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     options = arguments(__doc__, steps=1800)
-    afterwards = options.steps * 8 // 9
-    named = corpus(options.work / "scenes", options.scenes)
-    strays = corpus(options.work / "scenes", options.scenes // 2, strays=True)
-    undrawn = told_scenes(20_000)
+    afterwards, pooling = options.steps * 8 // 9, options.steps * 10 // 9
+    wording = options.steps * 2 // 3
+    named, strays = both_corpora(options)
     with seeded(0):
-        model = Taught()
+        model: Any = Taught()
+    layout, undrawn = told_scenes(20_000)
+    lessons = Lessons(named, strays, undrawn, model.towers.tokenizer)
 
-    def batch(rng: np.random.Generator, blurred: Sequence[np.ndarray] = ()) -> Any:
-        places = rng.choice(len(BACKGROUNDS), PLACES, replace=False)
-        rows = rng.choice(np.flatnonzero(np.isin(named.places, places)), NAMED, replace=False)
-        others = rng.choice(np.flatnonzero(np.isin(strays.places, places)), STRAYS, replace=False)
-        texts = [
-            *named.captions(rows, rng),
-            *strays.captions(others, rng),
-            *named.wrong_captions(rows[:MISTAKEN], rng),
-            *(captions(undrawn[i], rng, 1)[0] for i in rng.integers(len(undrawn), size=UNDRAWN)),
-        ]
-        pictures = np.concatenate([named.images[rows], strays.images[others]])
-        if blurred:
-            some = rng.random(len(pictures)) < BLURRED
-            pictures[some] = np.concatenate([blurred[0][rows], blurred[1][others]])[some]
-        grid = [torch.cat(p) for p in zip(named.grid(rows), strays.grid(others), strict=True)]
-        return image_batch(pictures), model.towers.tokenizer.encode(texts), *grid
+    def loss(network: Any, parts: Any) -> Tensor:
+        return network.loss(*parts)
 
     model = fit(
         model,
-        batch,
-        lambda network, parts: network.loss(*parts),
+        lessons.pictures,
+        loss,
         steps=options.steps,
         rate=1e-3,
         checkpoint=options.work / "image-text.pt",
@@ -156,12 +182,64 @@ def main() -> None:
     model = fit(
         model,
         # From the same seeds, but not the same draws as before.
-        lambda rng: batch(rng.spawn(1)[0], blurred),
-        lambda network, parts: network.loss(*parts),
+        lambda rng: lessons.pictures(rng.spawn(1)[0], blurred),
+        loss,
         steps=afterwards,
         rate=6e-4,
         checkpoint=options.work / "image-text-blurred.pt",
         description="image-text model, with blurred images",
+        average=0.998,
+    )
+    with seeded(0):
+        pooled = Pooled(model)
+    sharp, soft = (
+        [tower_tokens(options.work, pooled.towers.image, images) for images in both]
+        for both in ([named.images, strays.images], blurred)
+    )
+    there = [things(data) for data in (named, strays)]
+
+    def gathered(rng: np.random.Generator) -> tuple[Tensor, Tensor, Things]:
+        rng = rng.spawn(1)[0]
+        rows, others = lessons.rows(rng, crowded=rng.random() < CROWDED)
+        some = torch.from_numpy(rng.random(NAMED + STRAYS) < BLURRED)[:, None, None]
+        clear, unclear = (torch.cat([kind[0][rows], kind[1][others]]) for kind in (sharp, soft))
+        texts = lessons.texts(rows, others, rng)
+        tokens = torch.where(some, unclear, clear).float()
+        return tokens, texts, there[0][rows] + there[1][others]
+
+    pooled = fit(
+        pooled,
+        gathered,
+        loss,
+        steps=pooling,
+        rate=1.5e-3,
+        checkpoint=options.work / "image-text-pooled.pt",
+        description="image-text model, object by object",
+        average=0.998,
+    )
+    with seeded(0):
+        model = Worded(pooled)
+    seen = [
+        in_batches(lambda x: model.towers.project_tokens(x.float()), kind[0]).clone()
+        for kind in (sharp, soft)
+    ]
+    objects = there[0], told_things(layout, lessons.undrawn)
+
+    def spoken(rng: np.random.Generator) -> tuple[Tensor, Tensor, Things, Tensor, Tensor]:
+        rng = rng.spawn(2)[1]
+        rows, _ = lessons.rows(rng, crowded=rng.random() < CROWDED)
+        some = torch.from_numpy(rng.random(NAMED) < BLURRED)[:, None]
+        images = torch.where(some, seen[1][rows], seen[0][rows])
+        return images, *lessons.spoken(rows, objects, rng)
+
+    model = fit(
+        model,
+        spoken,
+        loss,
+        steps=wording,
+        rate=1.5e-3,
+        checkpoint=options.work / "image-text-worded.pt",
+        description="image-text model, word by word",
         average=0.998,
     )
     path = contrastive.WEIGHTS / "mini-image-text.safetensors"
@@ -175,7 +253,10 @@ def main() -> None:
         f"out of {len(strays.images)} in colours that have no name and go unsaid (none near one "
         f"held out for its category), all of {PLACES} places, AdamW, bfloat16, moving average of "
         f"the weights; symmetric InfoNCE, {MISTAKEN} captions a batch with a single mistake, the "
-        "loss of a captioner that reads the embedding, and the names of what is seen in each cell",
+        "loss of a captioner that reads the embedding, and the names of what is seen in each cell; "
+        f"then {pooling} batches for the image embedding, the tower as it is, with the loss of an "
+        "inventory of both embeddings, and of where each object's query looks, and "
+        f"{wording} for the text embedding, the image embedding as it is",
         image_text_quality(contrastive.Miniature(), held_out()),
     )
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from engramma.errors import ConfigError, DataError
 from engramma.features import contrastive, depth
-from engramma.features.contrastive import MiniImageText
+from engramma.features.contrastive import MiniImageText, ObjectPool
 from engramma.features.extraction import extract
 from engramma.generative import autoencoder, captioner, diffusion
 from engramma.generative.captioner import MiniCaptioner
@@ -47,7 +47,9 @@ def test_images_and_captions_find_each_other(new_scenes):
     quality = image_text_quality(contrastive.Miniature(), new_scenes)
     assert quality["image_to_text"] >= 0.8
     assert quality["text_to_image"] >= 0.8
-    assert quality["right_caption"] >= 0.75
+    # Two things that have exchanged their colours, or a relation turned round, are noticed, too.
+    assert quality["right_caption"] >= 0.9
+    assert quality["right_exchange"] >= 0.8 and quality["right_relation"] >= 0.9
 
 
 def test_images_survive_the_autoencoder(new_scenes):
@@ -116,11 +118,6 @@ def test_captions_of_embeddings_say_what_was_wanted(new_scenes):
     assert quality["relation"] >= 0.8
 
 
-@pytest.mark.xfail(strict=True, reason="0.78 of a thousand")
-def test_right_captions_are_preferred_as_wanted(new_scenes):
-    assert image_text_quality(contrastive.Miniature(), new_scenes)["right_caption"] >= 0.8
-
-
 def test_form_is_read_off_brightness_alone(new_scenes):
     """What a thing is must not depend on its colour: turning hues leaves the form stream alone."""
     images = new_scenes.images[:4]
@@ -171,13 +168,37 @@ def test_causal_blocks_do_not_look_ahead_and_padding_changes_nothing():
     later = x.clone()
     later[:, 4:] += 1
     assert torch.allclose(block(x)[:, :4], block(later)[:, :4], atol=1e-6)
-    model = MiniImageText(words=vocabulary(), width=32, heads=2, dim=16).eval()
-    short = model.tokenizer.encode(["a red cat in a room"])
-    both = model.tokenizer.encode(
-        ["a red cat in a room", "there is a large green car left of a dog in a field"]
-    )
-    alone, padded = model.project_texts(short)[0], model.project_texts(both)[0]
-    assert torch.allclose(alone, padded, atol=1e-5)
+    for mentions in (0, 3):
+        model = MiniImageText(words=vocabulary(), width=32, heads=2, dim=16, mentions=mentions)
+        model.eval()
+        short = model.tokenizer.encode(["a red cat in a room"])
+        both = model.tokenizer.encode(
+            ["a red cat in a room", "there is a large green car left of a dog in a field"]
+        )
+        alone, padded = model.project_texts(short)[0], model.project_texts(both)[0]
+        assert torch.allclose(alone, padded, atol=1e-5)
+
+
+def test_a_context_that_is_not_there_changes_nothing():
+    torch.manual_seed(0)
+    block = TransformerBlock(16, 2, context=8).eval()
+    x, context = torch.randn(2, 3, 16), torch.randn(2, 5, 8)
+    there = torch.arange(5) < 4
+    masked = block(x, context=context, context_mask=there.expand(2, -1))
+    assert torch.allclose(masked, block(x, context=context[:, :4]), atol=1e-5)
+    assert not torch.allclose(masked, block(x, context=context), atol=1e-3)
+
+
+def test_objects_are_told_apart_by_their_places_and_not_by_the_order_of_tokens():
+    """Cells that change places with their places' vectors leave the embedding as it is."""
+    torch.manual_seed(0)
+    pool = ObjectPool(16, 8, heads=2, depth=2, tokens=6, objects=3).eval()
+    tokens, order = torch.randn(4, 7, 16), torch.randperm(6)
+    moved = torch.cat([tokens[:, :1], tokens[:, 1:][:, order]], dim=1)
+    found = pool(tokens)
+    assert not torch.allclose(pool(moved), found, atol=1e-3)
+    pool.place = torch.nn.Parameter(pool.place[order])
+    assert torch.allclose(pool(moved), found, atol=1e-5)
 
 
 def test_residual_blocks_begin_as_the_identity():

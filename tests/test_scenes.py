@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,10 +16,12 @@ from engramma.worlds.captions import (
     mentions,
     misdescribe,
     read,
+    roles,
     tokens,
     vocabulary,
 )
 from engramma.worlds.layouts import SEEN, ZERO_SHOT, held_out_compositions
+from engramma.worlds.miniatures import mistake
 from engramma.worlds.objects import CATEGORIES, SUPERORDINATES
 from engramma.worlds.rendering import render
 from engramma.worlds.scene_pairs import alike_in_meaning, alike_in_pixels
@@ -69,6 +73,38 @@ def test_mentions_stand_where_the_words_are(crowded):
         shown = [(t.category, t.colour) for t in scene.things]
         assert sorted((t.category, t.colour) for t in told) == sorted(shown)
         assert {t.category for _, _, t in mentions(text)} == {t.category for t in scene.things}
+
+
+def test_roles_are_those_that_are_read(crowded):
+    text = "a red cat left of a blue dog, and a small green car above the cat in a kitchen"
+    words = tokens(text)
+    assert [(" ".join(words[a:b]), name, subject) for a, b, name, subject in roles(text)] == [
+        ("a red cat", "left of", True),
+        ("a blue dog", "left of", False),
+        ("a small green car", "above", True),
+        ("the cat", "above", False),
+    ]
+    rng = np.random.default_rng(0)
+    for scene in crowded.descriptions[:50]:
+        text = captions(scene, rng, 1)[0]
+        assert [name for _, _, name, subject in roles(text) if subject] == [
+            name for _, name, _ in read(text).relations
+        ]
+
+
+def test_a_mistake_is_named():
+    cat, dog = Thing("cat", "red", "small"), Thing("dog", "blue", "large")
+    scene = Description("kitchen", (cat, dog), ((0, "above", 1),))
+    exchanged = replace(cat, colour="blue"), replace(dog, colour="red")
+    for name, wrong in {
+        "background": replace(scene, background="beach"),
+        "relation": replace(scene, relations=((1, "above", 0),)),
+        "exchange": replace(scene, things=exchanged),
+        "category": replace(scene, things=(replace(cat, category="car"), dog)),
+        "colour": replace(scene, things=(cat, replace(dog, colour="red"))),
+        "size": replace(scene, things=(replace(cat, size="large"), dog)),
+    }.items():
+        assert mistake(scene, wrong) == name
 
 
 def test_agreement_counts_what_is_wrong():

@@ -148,6 +148,49 @@ class TextTower(nn.Module):
         return self.norm(x) * there[..., None]
 
 
+class ObjectPool(nn.Module):
+    """An embedding of tokens, of cells or of words, that keeps apart what belongs to which object.
+
+    The global token of towers that are taught with captions alone tells what things and what
+    colours there are, not which thing has which colour (Yuksekgonul et al. 2023). Here one query an
+    object looks for it, in the order in which the image is read, as slots do (Locatello et al.
+    2020, "Object-centric learning with slot attention"; Carion et al. 2020, "End-to-end object
+    detection with transformers"); what they find, side by side, becomes the embedding.
+
+    Parameters
+    ----------
+    width, dim : int
+        Of the tokens and of the embedding.
+    heads, depth : int
+        Of the transformer.
+    tokens, objects : int
+        Most tokens beside the global one, and most objects.
+    """
+
+    def __init__(
+        self, width: int, dim: int, heads: int, depth: int, *, tokens: int, objects: int
+    ) -> None:
+        super().__init__()
+        self.place = nn.Parameter(0.5 * torch.randn(tokens, width))
+        self.query = nn.Parameter(0.5 * torch.randn(objects, width))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, context=width) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.together = nn.Linear((1 + objects) * width, dim, bias=False)
+
+    def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
+        """Map tokens (n, 1 + token, width), the global one first, to (n, dim).
+
+        ``there`` (n, token) says which of the others are no padding.
+        """
+        whole, seen = tokens[:, :1], tokens[:, 1:] + self.place[: tokens.shape[1] - 1]
+        x = whole + self.query
+        for block in self.blocks:
+            x = block(x, context=seen, context_mask=there)
+        return self.together(torch.cat([whole, self.norm(x)], dim=1).flatten(1))
+
+
 class MiniImageText(Shipped):
     """The two towers of the miniature.
 
@@ -164,6 +207,11 @@ class MiniImageText(Shipped):
     image_depth, text_depth : int
         Transformer blocks of the towers.
     image_size : int
+    objects, mentions : int
+        Objects that the embeddings of an image and of a text keep apart (`ObjectPool`). With 0 the
+        embedding is the tower's global token.
+    pool_depth : int
+        Transformer blocks that look for them.
     """
 
     def __init__(
@@ -178,14 +226,25 @@ class MiniImageText(Shipped):
         image_depth: int = 3,
         text_depth: int = 2,
         image_size: int = 64,
+        objects: int = 0,
+        mentions: int = 0,
+        pool_depth: int = 3,
     ) -> None:
         super().__init__()
         self.remember(locals())
         self.tokenizer = WordTokenizer(words, length)
         self.image = ImageTower(channels, width, heads, image_depth, image_size)
         self.text = TextTower(len(self.tokenizer), length, width, heads, text_depth)
-        self.image_projection = nn.Linear(width, dim, bias=False)
-        self.text_projection = nn.Linear(width, dim, bias=False)
+        sizes = width, dim, heads, pool_depth
+        if objects:
+            grid = len(self.image.position) - 1
+            self.pool = ObjectPool(*sizes, tokens=grid, objects=objects)
+        else:
+            self.image_projection = nn.Linear(width, dim, bias=False)
+        if mentions:
+            self.text_pool = ObjectPool(*sizes, tokens=length - 1, objects=mentions)
+        else:
+            self.text_projection = nn.Linear(width, dim, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
 
     def project_images(self, batch: Tensor) -> Tensor:
@@ -194,11 +253,20 @@ class MiniImageText(Shipped):
 
     def project_tokens(self, tokens: Tensor) -> Tensor:
         """Return unit vectors of what the image tower puts out (n, token, width)."""
-        return functional.normalize(self.image_projection(tokens[:, 0]).float(), dim=-1)
+        if self.settings["objects"]:
+            found = self.pool(tokens)
+        else:
+            found = self.image_projection(tokens[:, 0])
+        return functional.normalize(found.float(), dim=-1)
 
     def project_texts(self, tokens: Tensor) -> Tensor:
         """Return unit vectors of token numbers (n, token)."""
-        return functional.normalize(self.text_projection(self.text(tokens)[:, 0]).float(), dim=-1)
+        words = self.text(tokens)
+        if self.settings["mentions"]:
+            found = self.text_pool(words, tokens[:, 1:] != PAD)
+        else:
+            found = self.text_projection(words[:, 0])
+        return functional.normalize(found.float(), dim=-1)
 
 
 class Miniature(ImageTextModel):

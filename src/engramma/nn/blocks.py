@@ -89,7 +89,11 @@ class TransformerBlock(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
         """Map (batch, token, dim) to the same shape.
 
@@ -99,6 +103,8 @@ class TransformerBlock(nn.Module):
         mask : Tensor of bool, shape (batch, token), optional
             Which tokens are there.
         context : Tensor, shape (batch, context token, width), optional
+        context_mask : Tensor of bool, shape (batch, context token), optional
+            Which tokens of the context are there.
         """
         q, k, v = (self._split(part) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
         seen = None if mask is None else mask[:, None, None, :]
@@ -111,7 +117,8 @@ class TransformerBlock(nn.Module):
             assert context is not None
             q = self._split(self.query(self.norm3(x)))
             k, v = (self._split(part) for part in self.key_value(context).chunk(2, dim=-1))
-            mixed = attend(q, k, v)
+            seen = None if context_mask is None else context_mask[:, None, None, :]
+            mixed = attend(q, k, v, seen)
             x = x + self.cross_out(mixed.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 

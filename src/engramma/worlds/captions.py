@@ -275,6 +275,26 @@ def mentions(caption: str) -> list[tuple[int, int, Thing]]:
     ]
 
 
+def roles(caption: str) -> list[tuple[int, int, str, bool]]:
+    """Find which things and references stand in which relation.
+
+    Returns
+    -------
+    list of (int, int, str, bool)
+        First of the `tokens` that tell of a thing, the one after the last, the relation next to
+        it, and whether the thing is that which is said to be so.
+    """
+    text = caption.lower()
+    found = list(_pieces(text))
+    parts = []
+    for before, (_, kind, value), after in zip(found, found[1:], found[2:], strict=False):
+        if kind == "relation":
+            for ((start, stop), _, _), subject in ((before, True), (after, False)):
+                words = len(tokens(text[:start])), len(tokens(text[:stop]))
+                parts.append((*words, str(value), subject))
+    return parts
+
+
 def _pieces(text: str) -> Iterator[tuple[tuple[int, int], str, Thing | str]]:
     pattern, called, sized, related = _pattern()
     for match in pattern.finditer(text):

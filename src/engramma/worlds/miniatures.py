@@ -15,7 +15,7 @@ from engramma.features.depth import DepthEstimator
 from engramma.generative.autoencoder import ImageAutoencoder
 from engramma.generative.captioner import Captioner
 from engramma.generative.diffusion import LatentDiffusion
-from engramma.worlds.captions import agreement, captions, misdescribe, read
+from engramma.worlds.captions import Description, agreement, captions, misdescribe, read
 from engramma.worlds.scenes import Scenes
 
 #: Candidates that one is retrieved from.
@@ -31,18 +31,39 @@ def image_text_quality(model: ImageTextModel, scenes: Scenes) -> Mapping[str, fl
     dict
         ``image_to_text`` and ``text_to_image``, shares of scenes found first among
         `CANDIDATES`; ``right_caption``, share of right captions that are nearer to the image
-        than one with a single attribute exchanged or relation turned.
+        than one with a single mistake, and that by `mistake`, as ``right_colour``.
     """
     images = model.embed_images(scenes.images)
     texts = model.embed_texts(list(scenes.stimuli.table["caption"]))
     rng = np.random.default_rng(0)
-    wrong = [captions(misdescribe(d, rng), rng, 1)[0] for d in scenes.descriptions]
-    right = (images * texts).sum(axis=1) > (images * model.embed_texts(wrong)).sum(axis=1)
+    wrong = [misdescribe(d, rng) for d in scenes.descriptions]
+    told = model.embed_texts([captions(w, rng, 1)[0] for w in wrong])
+    right = (images * texts).sum(axis=1) > (images * told).sum(axis=1)
+    kinds = np.array([mistake(d, w) for d, w in zip(scenes.descriptions, wrong, strict=True)])
     return {
         "image_to_text": top1(images, texts),
         "text_to_image": top1(texts, images),
         "right_caption": float(right.mean()),
+        **{f"right_{kind}": float(right[kinds == kind].mean()) for kind in np.unique(kinds)},
     }
+
+
+def mistake(scene: Description, wrong: Description) -> str:
+    """Name the one mistake of a description: what `misdescribe` changed.
+
+    Returns
+    -------
+    {"background", "relation", "exchange", "category", "colour", "size"}
+        ``exchange``: two things have each other's colour, or category.
+    """
+    if wrong.background != scene.background:
+        return "background"
+    pairs = [(a, b) for a, b in zip(scene.things, wrong.things, strict=True) if a != b]
+    if len(pairs) == 1:
+        (one, other), *_ = pairs
+        names = ("category", "colour", "size")
+        return next(n for n in names if getattr(one, n) != getattr(other, n))
+    return "exchange" if pairs else "relation"
 
 
 def top1(queries: np.ndarray, candidates: np.ndarray, among: int = CANDIDATES) -> float:
