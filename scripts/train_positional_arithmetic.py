@@ -2,7 +2,7 @@
 
 ``python scripts/train_positional_arithmetic.py`` trains, for each seed and each format in which its
 claims compare sums, a GPT-2 of three layers, and writes it where engramma looks for its miniatures.
-It takes four to seven minutes a model on one quiet core. All else is learned when it is checked.
+It takes four to twelve minutes a model on one quiet core. All else is learned when it is checked.
 """
 
 from __future__ import annotations

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engramma.errors import ConfigError, DataError
-from engramma.probing.arithmetic import Format, draw_pairs, for_test, scratchpad
+from engramma.probing.arithmetic import (
+    TEMPLATES,
+    UNSEEN_TEMPLATES,
+    Format,
+    draw_pairs,
+    for_test,
+    scratchpad,
+)
 from engramma.systems.probing.positional_arithmetic import (
     ALPHABET,
     TAG,
@@ -144,6 +151,15 @@ def test_shipped_models_add_as_long_numbers_as_they_were_trained_on():
         assert found[2, 2] > 0.9 and found[3, 3] > 0.9 and found[4, 4] < 0.1
     working = learner.write([learner.format.question(123, 456)])[0].replace(" ", "")
     assert working == scratchpad(123, 456) + "=579"
+
+
+def test_shipped_models_add_within_sentences():
+    """Those that were trained on, with either positions; new ones only with tags."""
+    for positions in ("tags", "absolute"):
+        learner = sums(0, f"spoken_{positions}")
+        assert learner.accuracy_in_text(TEMPLATES, 2) > 0.9
+        new = learner.accuracy_in_text(UNSEEN_TEMPLATES, 2)
+        assert (new > 0.3) if positions == "tags" else (new < 0.1)
 
 
 def test_weights_are_kept_and_foreign_ones_refused(tmp_path):

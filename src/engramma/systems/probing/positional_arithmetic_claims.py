@@ -1,17 +1,16 @@
 """What Shen et al. claim of formats and positions, on small models.
 
-Products and sums in sentences are learned when a claim is checked, and runs are shared by the
-claims of a process. Sums in numbers alone take longer: these models come with engramma
-(``scripts/train_positional_arithmetic.py``). All accuracies are exact matches of free decoding on
-pairs that were kept from training.
+Products are learned when a claim is checked, and runs are shared by the claims of a process. Sums
+take longer: these models come with engramma (``scripts/train_positional_arithmetic.py``). All
+accuracies are exact matches of free decoding on pairs that were kept from training.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engramma.contracts import Claim, Control
 from engramma.errors import NotTestableError
@@ -33,17 +32,23 @@ LONGEST, TESTED, STEPS = 4, 200, 1000
 
 @dataclass(frozen=True)
 class Sums:
-    """How sums of up to 3-digit numbers are written and learned."""
+    """How sums of two numbers are written and learned."""
 
     steps: int
-    rows: int
-    options: dict[str, Any]
+    rows: int = 128
+    digits: int = 3
+    positions: Literal["absolute", "tags"] = "absolute"
+    #: Half of them stand within sentences.
+    spoken: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 SUMS = {
-    "basic": Sums(5000, 128, {}),
-    "spaces": Sums(5000, 128, {"space": 0.3}),
-    "scratchpad": Sums(6000, 32, {"space": 0.3, "scratchpad": True}),
+    "basic": Sums(5000),
+    "spaces": Sums(5000, options={"space": 0.3}),
+    "scratchpad": Sums(6000, rows=32, options={"space": 0.3, "scratchpad": True}),
+    "spoken_absolute": Sums(6000, digits=2, spoken=True),
+    "spoken_tags": Sums(6000, digits=2, spoken=True, positions="tags"),
 }
 
 
@@ -65,13 +70,15 @@ def multiplied(seed: int, name: str) -> float:
 
 
 def sums_learner(seed: int, name: str) -> PositionalArithmetic:
-    """Build a learner of sums of up to 3 digits in one format."""
-    from engramma.probing.arithmetic import Format
+    """Build an untrained learner of sums."""
+    from engramma.probing.arithmetic import TEMPLATES, Format
     from engramma.systems.probing.positional_arithmetic import PositionalArithmetic
 
     recipe = SUMS[name]
     return PositionalArithmetic(
-        Format("+", (3, 3), **recipe.options),
+        Format("+", (recipe.digits, recipe.digits), **recipe.options),
+        recipe.positions,
+        templates=TEMPLATES if recipe.spoken else (),
         layers=3,
         context=160,
         rows=recipe.rows,
@@ -87,13 +94,14 @@ def weights_name(seed: int, name: str) -> str:
 
 @lru_cache
 def sums(seed: int, name: str) -> PositionalArithmetic:
-    """Read the shipped learner of sums of up to 3 digits in one format."""
+    """Read a shipped learner of sums."""
     if seed > 2:
         raise NotTestableError("models are shipped for the seeds 0, 1 and 2")
     learner = sums_learner(seed, name)
     learner.load(PROBING_WEIGHTS / weights_name(seed, name))
     # To be asked for longer ones.
-    learner.format = dataclasses.replace(learner.format, digits=(4, 4))
+    longer = SUMS[name].digits + 1
+    learner.format = dataclasses.replace(learner.format, digits=(longer, longer))
     return learner
 
 
@@ -103,33 +111,21 @@ def added(seed: int, name: str, digits: int) -> float:
     return float(sums(seed, name).accuracy_by_length([(digits, digits)], 100)[digits, digits])
 
 
-@lru_cache
-def speaker(seed: int, positions: str) -> Any:
-    """Train on sums of up to 3 digits, half of them within sentences."""
-    from engramma.probing.arithmetic import TEMPLATES, Format
-    from engramma.systems.probing.positional_arithmetic import PositionalArithmetic
-
-    build: Any = PositionalArithmetic  # positions are a plain string here
-    learner = build(
-        Format("+", (3, 3)), positions, templates=TEMPLATES, rows=32, rate=2e-3, seed=seed
-    )
-    learner.train(STEPS)
-    return learner
-
-
 def spoken(seed: int, positions: str, unseen: bool = True) -> float:
     """Accuracy on 2-digit sums in sentences of a kind that was, or was not, trained on."""
     from engramma.probing.arithmetic import TEMPLATES, UNSEEN_TEMPLATES
 
     templates = UNSEEN_TEMPLATES if unseen else TEMPLATES
-    return float(speaker(seed, positions).accuracy_in_text(templates, 2))
+    learner = sums(seed, f"spoken_{positions}")
+    return float(learner.accuracy_in_text(templates, SUMS[f"spoken_{positions}"].digits))
 
 
 def without_neighbours(seed: int) -> float:
     """Lead of tags over absolute positions where the neighbour's tag is an unrelated one."""
     import torch
 
-    network = speaker(seed, "tags").network
+    learner: Any = sums(seed, "spoken_tags")
+    network = learner.network
     drawn = type(network).tags
 
     def unrelated(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -249,17 +245,21 @@ CLAIMS = (
     ),
     Claim(
         name="tags-carry-sums-into-sentences",
-        sentence="In sentences of a new kind more 2-digit sums are right with random tags than "
-        "with absolute positions",
+        sentence="In sentences of a new kind at least 5 points more of the 2-digit sums are right "
+        "with random tags than with absolute positions",
         source=f"{PAPER}, section 4 (addition in natural language)",
         metric="exact match, free decoding",
         prepare=lambda seed: seed,
         system=lambda seed: spoken(seed, "tags"),
         baseline=lambda seed: spoken(seed, "absolute"),
         baseline_name="learned absolute positions",
-        margin=0.0,
+        margin=0.05,
         control=Control("the neighbour's tag is an unrelated one", without_neighbours),
         presupposes=speaks,
         seeds=3,
+        tried="Two layers trained in place for 1000 steps on up to three digits added in no "
+        "sentence, with either positions. Shipped models of three layers learn up to two digits in "
+        "6000 steps (tried on seed 10). The margin was 0 at first, below which a control that gets "
+        "no sum right, as absolute positions do, cannot lie; the stricter one was set after that.",
     ),
 )
