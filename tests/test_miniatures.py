@@ -84,6 +84,7 @@ def test_captions_of_embeddings_are_right(new_scenes):
     said = dict(re.findall(r"\| (\w+) \| ([\d.]+) \|", card))
     for name, value in quality.items():
         assert value > float(said[name]) - 0.05, name
+    assert quality["attributes"] >= 0.8 and quality["relation"] >= 0.8  # as wanted
     # The control: captions of the wrong embeddings are not.
     shifted = contrastive.Miniature().embed_images(np.roll(new_scenes.images, 1, axis=0))
 
@@ -109,13 +110,6 @@ def test_captions_of_image_tokens_are_right(new_scenes):
     assert wrong["category"] < 0.2 and wrong["colour"] < 0.4
     with pytest.raises(DataError, match="image x 65 x 128"):
         model.caption(tokens[:, :5])
-
-
-@pytest.mark.xfail(strict=True, reason="one vector does not hold which thing is where: 0.3")
-def test_captions_of_embeddings_say_what_was_wanted(new_scenes):
-    quality = captioner_quality(captioner.Miniature(), contrastive.Miniature(), new_scenes)
-    assert quality["attributes"] >= 0.8
-    assert quality["relation"] >= 0.8
 
 
 def test_form_is_read_off_brightness_alone(new_scenes):
