@@ -79,8 +79,8 @@ def examine(model: LanguageModel, *, seed: int, quick: bool) -> Examination:
     findings = [
         Finding(
             "recognition after one exposure",
-            "Share of sentences, seen once in training, that surprise the model less than other "
-            "sentences of the same kind.",
+            f"{found.recognised[1].mean():.0%} of sentences that were studied once surprise the "
+            "model less than others of the same kind.",
             mean(found.recognised[1]),
             unit="share of sentences",
             chance=0.5,
@@ -90,8 +90,8 @@ def examine(model: LanguageModel, *, seed: int, quick: bool) -> Examination:
         ),
         Finding(
             "recognition beside one synonym",
-            f"The same after {EXPOSURES} exposures, where the foil is the sentence with one word "
-            "replaced by a synonym.",
+            f"After {EXPOSURES} exposures {found.synonyms[2].mean():.0%} do beside themselves with "
+            "one word replaced by a synonym.",
             mean(found.synonyms[2]),
             unit="share of sentences",
             chance=0.5,
@@ -111,8 +111,9 @@ def examine(model: LanguageModel, *, seed: int, quick: bool) -> Examination:
         ),
         Finding(
             "retention",
-            f"Recall after {updates} updates on other sentences; recognition is "
-            f"{found.recognised[-1].mean():.2f} then.",
+            f"After {updates} updates on other sentences recall is at "
+            f"{found.recalled[-1].mean():.2f}, and recognition at "
+            f"{found.recognised[-1].mean():.2f}.",
             mean(found.recalled[-1]),
             unit="ROUGE-1 of the continuation",
             chance=float(found.recalled[0].mean()),

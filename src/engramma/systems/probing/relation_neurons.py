@@ -61,6 +61,8 @@ BIBTEX = """@inproceedings{liu2025relation,
 
 #: Fewest prompts of a relation that the model must get right.
 FEWEST = 8
+#: Draws of random neurons that are compared with.
+DRAWS = 5
 
 
 def answer(
@@ -247,9 +249,13 @@ class RelationNeurons:
         evaluation = held_out.pick(_few(held_out, 6 if quick else 12, rng))
         k = self.count(model)
         sets = [expertise.select(r, k) for r in range(len(kept))]
-        random = [random_neurons(model, s, rng) for s in sets]
         own = self.effects(model, sets, evaluation)
-        drawn = self.effects(model, random, evaluation)
+        drawn = Effects.of_draws(
+            [
+                self.effects(model, [random_neurons(model, s, rng) for s in sets], evaluation)
+                for _ in range(3 if quick else DRAWS)
+            ]
+        )
         findings = [
             *detection(expertise, detectors, held_out.relation, own, drawn, k, rng),
             specificity(own, drawn, k, rng),

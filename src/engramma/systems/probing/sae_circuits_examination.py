@@ -57,11 +57,13 @@ def examine(model: LanguageModel, *, seed: int = 0, quick: bool = False) -> Exam
         return float(roc_auc_score(truth[rows], scores[rows])) if both else float("nan")
 
     shape = (model.anatomy.n_layers, model.anatomy.n_heads)
+    told = bootstrap_interval(area, len(scores), rng=rng)
     finding = Finding(
         name="heads told by their codes",
         sentence="Codes that occur only where a person is named twice tell the "
-        f"{count} heads whose exchange changes the answer most",
-        value=bootstrap_interval(area, len(scores), rng=rng),
+        f"{count} heads whose exchange changes the answer most from the others with an area under "
+        f"the ROC curve of {told.value:.2f} (chance 0.50).",
+        value=told,
         unit="area under the ROC curve",
         chance=0.5,
         caused=mean_interval(shares[0], rng=rng),
