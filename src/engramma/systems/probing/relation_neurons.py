@@ -223,7 +223,8 @@ class RelationNeurons:
     def examine(self, model: LanguageModel, *, seed: int = 0, quick: bool = False) -> Examination:
         """Look for neurons of relations in a model: see `engramma.probing.findings.Examiner`."""
         rng = np.random.default_rng(seed)
-        prompts = fact_prompts(model, relations(), templates=2 if quick else 3)
+        # Of two wordings one is for testing, and neurons would be found that tell the other one.
+        prompts = fact_prompts(model, relations(), templates=3)
         recorded = record(model, prompts.tokens, prompts.last, self.place(model))
         known = self.known(model, prompts, recorded)
         identified, tested = prompts.split(self.share, rng)
