@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from _objects import Inventory, Things, look_loss
+from _objects import LOOK, Inventory, Things, look_loss
 from _scene_corpus import cell_loss, turned
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,8 +26,6 @@ TOLD, UNDRAWN = 96, 64
 BLUR = 0.2
 #: Transformer blocks of the text tower that is shipped.
 TEXT_DEPTH = 4
-#: Weight of where each block looks.
-LOOK = 0.2
 
 
 class Taught(nn.Module):

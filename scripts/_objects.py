@@ -14,7 +14,8 @@ from _scene_corpus import Corpus
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engramma.worlds.captions import Description, Thing, mentions, roles
+from engramma.nn.words import WordTokenizer
+from engramma.worlds.captions import Description, Thing, captions, mentions, roles
 from engramma.worlds.layouts import COLOURS, MOST_OBJECTS, RELATIONS, SIZES, Layout
 from engramma.worlds.objects import CATEGORIES
 
@@ -24,6 +25,28 @@ ROW = 2.0
 GRID = 8
 #: Weight of where a thing is, beside what it is.
 PLACE = 4.0
+#: Weight of where each block looks.
+LOOK = 0.2
+#: Share of batches of several things each, where it matters which is which.
+CROWDED = 0.75
+
+
+@dataclass
+class Lessons:
+    """Scenes to learn from: in colours that have a name and in others, and told but not drawn."""
+
+    named: Corpus
+    strays: Corpus
+    undrawn: list[Description]
+    tokenizer: WordTokenizer
+
+    def __post_init__(self) -> None:
+        self.several = np.array([len(d.things) > 1 for d in self.named.descriptions])
+
+    def told(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+        """Draw scenes that are told only, and write their captions."""
+        rows = rng.integers(len(self.undrawn), size=n)
+        return rows, [captions(self.undrawn[i], rng, 1)[0] for i in rows]
 
 
 def look_loss(queries: Tensor, keys: Tensor, heads: int, looks: Tensor) -> Tensor:

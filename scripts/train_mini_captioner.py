@@ -20,16 +20,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _model_card import write_card
-from _objects import GRID, look_loss, meant, things, told_things
+from _objects import CROWDED, GRID, LOOK, Lessons, look_loss, meant, things, told_things
 from _scene_corpus import (
-    Corpus,
     arguments,
     both_corpora,
     fit,
@@ -45,8 +43,8 @@ from engramma.generative.captioner import WEIGHTS, Miniature, MiniCaptioner, Tok
 from engramma.nn.hooks import capture
 from engramma.nn.seed import seeded
 from engramma.nn.weights import in_batches, load_shipped
-from engramma.nn.words import UNKNOWN, WordTokenizer
-from engramma.worlds.captions import Description, captions, mentions, vocabulary
+from engramma.nn.words import UNKNOWN
+from engramma.worlds.captions import mentions, vocabulary
 from engramma.worlds.layouts import COLOURS, MOST_OBJECTS
 from engramma.worlds.miniatures import caption_scores, captioner_quality
 
@@ -54,10 +52,6 @@ from engramma.worlds.miniatures import caption_scores, captioner_quality
 NAMED, STRAYS, UNDRAWN = 80, 32, 48
 #: Share of colours misread.
 MISREAD = 0.1
-#: Share of batches whose scenes have several things, when that captioner is trained alone.
-CROWDED = 0.75
-#: Weight of where the attention looks, in each block.
-LOOK = 0.2
 #: Largest angle (tangent) by which embeddings are turned away before they are told.
 BLUR = 0.2
 
@@ -140,31 +134,20 @@ def start_from_taught(captioner: nn.Module, checkpoint: Path) -> None:
     )
 
 
-@dataclass
-class Lessons:
+class CaptionLessons(Lessons):
     """Draws what the captioners learn from; see the constants above."""
 
-    named: Corpus
-    strays: Corpus
-    undrawn: list[Description]
-    tokenizer: WordTokenizer
-
     def __post_init__(self) -> None:
-        self.several = np.flatnonzero([len(d.things) > 1 for d in self.named.descriptions])
+        super().__post_init__()
         self.colours = self.tokenizer.encode([" ".join(COLOURS)])[0, 1:-1]
 
     def rows(
         self, rng: np.random.Generator, *, crowded: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw scenes of both kinds; if crowded, named ones of several things."""
-        some = self.several if crowded else len(self.named.images)
+        some = np.flatnonzero(self.several) if crowded else len(self.named.images)
         rows = rng.choice(some, NAMED, replace=False)
         return rows, rng.choice(len(self.strays.images), STRAYS, replace=False)
-
-    def told(self, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-        """Draw scenes that are not drawn, and write their captions."""
-        rows = rng.integers(len(self.undrawn), size=UNDRAWN)
-        return rows, [captions(self.undrawn[i], rng, 1)[0] for i in rows]
 
     def read(self, texts: Tensor, rng: np.random.Generator) -> Tensor:
         """Return what is read back of texts of named scenes, then of strays, then of others."""
@@ -183,7 +166,7 @@ def main() -> None:
     layout, undrawn = told_scenes(20_000)
     clip = contrastive.Miniature()
     towers = clip.network
-    lessons = Lessons(named, strays, undrawn, towers.tokenizer)
+    lessons = CaptionLessons(named, strays, undrawn, towers.tokenizer)
     there = things(named)
     seen = [tower_tokens(options.work, towers.image, data.images) for data in (named, strays)]
     recipe = (
@@ -223,7 +206,7 @@ def main() -> None:
     def of_embeddings(rng: np.random.Generator) -> Any:
         rows, others = lessons.rows(rng, crowded=rng.random() < CROWDED)
         told = named.captions(rows, rng)
-        numbers, more = lessons.told(rng)
+        numbers, more = lessons.told(UNDRAWN, rng)
         texts = towers.tokenizer.encode([*told, *strays.captions(others, rng), *more])
         objects = there[rows] + unseen[numbers]
         each = torch.eye(MOST_OBJECTS).expand(NAMED + UNDRAWN, -1, -1)

@@ -26,7 +26,6 @@ embedding that images have now.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,8 @@ import numpy as np
 import torch
 from _image_text import MISTAKEN, NAMED, STRAYS, UNDRAWN, Pooled, Taught, Worded
 from _model_card import write_card
-from _objects import Things, roles_of, things, told_things, words_of
+from _objects import CROWDED, Lessons, Things, roles_of, things, told_things, words_of
 from _scene_corpus import (
-    Corpus,
     arguments,
     both_corpora,
     fit,
@@ -52,31 +50,18 @@ from engramma.generative import autoencoder
 from engramma.nn.blocks import image_batch
 from engramma.nn.seed import seeded
 from engramma.nn.weights import in_batches, load_shipped
-from engramma.nn.words import WordTokenizer
 from engramma.progress import track
 from engramma.worlds.backgrounds import BACKGROUNDS
-from engramma.worlds.captions import Description, captions
 from engramma.worlds.miniatures import image_text_quality
 
 #: Places of the scenes of a batch.
 PLACES = 3
 #: Share of images that are blurred in all but the first part of the training.
 BLURRED = 0.5
-#: Share of batches of several things each, in the third and fourth part.
-CROWDED = 0.75
 
 
-@dataclass
-class Lessons:
-    """Draws what the models learn from; see the constants above."""
-
-    named: Corpus
-    strays: Corpus
-    undrawn: list[Description]
-    tokenizer: WordTokenizer
-
-    def __post_init__(self) -> None:
-        self.several = np.array([len(d.things) > 1 for d in self.named.descriptions])
+class PairLessons(Lessons):
+    """Draws what the image-text models learn from; see the constants above."""
 
     def rows(
         self, rng: np.random.Generator, *, crowded: bool = False
@@ -90,13 +75,12 @@ class Lessons:
 
     def texts(self, rows: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Write captions of scenes, of the first ones with a mistake, and of scenes not drawn."""
-        told = rng.integers(len(self.undrawn), size=UNDRAWN)
         return self.tokenizer.encode(
             [
                 *self.named.captions(rows, rng),
                 *self.strays.captions(others, rng),
                 *self.named.wrong_captions(rows[:MISTAKEN], rng),
-                *(captions(self.undrawn[i], rng, 1)[0] for i in told),
+                *self.told(UNDRAWN, rng)[1],
             ]
         )
 
@@ -113,9 +97,8 @@ class Lessons:
         words, roles : Tensor
             As `words_of` and `roles_of` give them; there are no words for captions with a mistake.
         """
-        told = rng.integers(len(self.undrawn), size=UNDRAWN)
         right = self.named.captions(rows, rng)
-        more = [captions(self.undrawn[i], rng, 1)[0] for i in told]
+        told, more = self.told(UNDRAWN, rng)
         wrong = self.named.wrong_captions(rows[:MISTAKEN], rng)
         every = [*right, *wrong, *more]
         texts = self.tokenizer.encode(every)
@@ -160,7 +143,7 @@ def main() -> None:
     with seeded(0):
         model: Any = Taught()
     layout, undrawn = told_scenes(20_000)
-    lessons = Lessons(named, strays, undrawn, model.towers.tokenizer)
+    lessons = PairLessons(named, strays, undrawn, model.towers.tokenizer)
 
     def loss(network: Any, parts: Any) -> Tensor:
         return network.loss(*parts)

@@ -174,9 +174,9 @@ def test_causal_blocks_do_not_look_ahead_and_padding_changes_nothing():
 
 
 def test_a_context_that_is_not_there_changes_nothing():
-    torch.manual_seed(0)
-    block = TransformerBlock(16, 2, context=8).eval()
-    x, context = torch.randn(2, 3, 16), torch.randn(2, 5, 8)
+    with seeded(0):
+        block = TransformerBlock(16, 2, context=8).eval()
+        x, context = torch.randn(2, 3, 16), torch.randn(2, 5, 8)
     there = torch.arange(5) < 4
     masked = block(x, context=context, context_mask=there.expand(2, -1))
     assert torch.allclose(masked, block(x, context=context[:, :4]), atol=1e-5)
@@ -185,9 +185,9 @@ def test_a_context_that_is_not_there_changes_nothing():
 
 def test_objects_are_told_apart_by_their_places_and_not_by_the_order_of_tokens():
     """Cells that change places with their places' vectors leave the embedding as it is."""
-    torch.manual_seed(0)
-    pool = ObjectPool(16, 8, heads=2, depth=2, tokens=6, objects=3).eval()
-    tokens, order = torch.randn(4, 7, 16), torch.randperm(6)
+    with seeded(0):
+        pool = ObjectPool(16, 8, heads=2, depth=2, tokens=6, objects=3).eval()
+        tokens, order = torch.randn(4, 7, 16), torch.randperm(6)
     moved = torch.cat([tokens[:, :1], tokens[:, 1:][:, order]], dim=1)
     found = pool(tokens)
     assert not torch.allclose(pool(moved), found, atol=1e-3)
